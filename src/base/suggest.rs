@@ -1,0 +1,44 @@
+//! "Did you mean": the nearest of the known names.
+
+/// The name nearest to what was written, if it is near enough to be a slip.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= name.len().max(written.len()).div_ceil(3))
+        .min_by_key(|(distance, name)| (*distance, *name))
+        .map(|(_, name)| name)
+}
+
+/// `did you mean …?`, or the list of what is known when it is short.
+pub fn help<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+    if let Some(name) = nearest(written, known.clone()) {
+        return Some(format!("did you mean `{name}`?"));
+    }
+    let names: Vec<&str> = known.into_iter().collect();
+    match names.len() {
+        0 => None,
+        1..=24 => Some(format!("expected one of {}", listed(&names))),
+        _ => None,
+    }
+}
+
+/// `` `a`, `b`, `c` ``
+pub fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_found_and_a_stranger_is_not() {
+        let types = ["Q4_K_M", "Q4_0", "Q8_0"];
+        assert_eq!(nearest("Q4_KM", types), Some("Q4_K_M"));
+        assert_eq!(nearest("learning_rte", ["learning_rate", "seed"]), Some("learning_rate"));
+        assert_eq!(nearest("banana", types), None);
+        assert_eq!(help("banana", types).unwrap(), "expected one of `Q4_K_M`, `Q4_0`, `Q8_0`");
+    }
+}

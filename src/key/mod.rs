@@ -1,0 +1,1 @@
+//! One walk of a node → its digest, its explanation, why it changed.

@@ -1,0 +1,1 @@
+//! Runs a foreign command on declared files, without network.

@@ -1,0 +1,3 @@
+//! Measures models on test sets and judges them by gates.
+
+pub mod report;

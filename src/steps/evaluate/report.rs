@@ -1,0 +1,113 @@
+//! What an evaluation writes and what gates, bundles and `diff` read: `report.json` (figures), `items/SET.jsonl` (one line an item) and
+//! `verdict.json`. No time, host or path is in them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `report.json`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// 1
+    pub format: u32,
+    pub model: ModelFacts,
+    /// One for each entry of the step's `data`.
+    pub sets: BTreeMap<String, SetReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFacts {
+    pub parameters: u64,
+    /// Of the weights as stored.
+    pub size_bytes: u64,
+    pub bits_per_weight: f64,
+    /// `F32` for a trained model, the GGUF preset (`Q4_0` …) for a quantized one.
+    pub file_type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetReport {
+    pub items: u64,
+    /// By the metric's name, as in the manifest.
+    pub metrics: BTreeMap<String, Metric>,
+    /// Against the step's `reference`, where it has one.
+    pub comparison: Option<Comparison>,
+}
+
+/// A figure with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// Paired outcomes of exact match: exact McNemar, two-sided.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// Right here, wrong in the reference.
+    pub gained: u64,
+    /// Wrong here, right in the reference.
+    pub lost: u64,
+    pub p_value: f64,
+}
+
+/// One line of `items/SET.jsonl`, in the data's order. Figures that were not asked for are absent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// The place in the set, from 0.
+    pub index: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_valid: Option<bool>,
+    /// Sum over the scored tokens, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll: Option<f64>,
+    /// How many tokens were scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Sum of KL(reference ‖ model) over the scored tokens, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_divergence: Option<f64>,
+    /// Scored tokens at which model and reference choose the same token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top1_agree: Option<u64>,
+}
+
+/// `verdict.json`: what the gates of one evaluated model came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// 1
+    pub format: u32,
+    pub passed: bool,
+    pub checks: Vec<Check>,
+}
+
+/// One gate and what it saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    pub metric: String,
+    pub on: String,
+    /// `min`, `max`, `max_drop` or `max_rise`
+    pub condition: String,
+    pub limit: f64,
+    /// The metric, or the drop or rise against the other model.
+    pub value: f64,
+    /// 95 % interval of `value`.
+    pub low: f64,
+    pub high: f64,
+    pub passed: bool,
+    /// A failing fatal gate fails the build, not only the candidate.
+    pub fatal: bool,
+}
