@@ -1,1 +1,3 @@
 //! The decoder, its tokenizer and its file formats.
+
+pub mod quant;
