@@ -136,9 +136,8 @@ fn largest(x: &[f32; 32]) -> f32 {
 }
 
 fn range(x: &[f32; 32]) -> (f32, f32) {
-    x.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| {
-        (if value < low { value } else { low }, if value > high { value } else { high })
-    })
+    x.iter()
+        .fold((f32::MAX, f32::MIN), |(low, high), &value| (if value < low { value } else { low }, if value > high { value } else { high }))
 }
 
 fn inverse(d: f32) -> f32 {
