@@ -16,6 +16,7 @@ use super::modelpack::{Config, General, Role};
 use super::oci::{self, Descriptor, Index, Layout, Manifest};
 use super::paths;
 use crate::base::{Cancel, files, rfc3339};
+use crate::model::gguf::Gguf;
 
 /// Of each JSON document of a layout, in bytes. Manifests of real models stay below a hundredth of it; registries refuse more than 4 MiB.
 const JSON_MAX_BYTES: u64 = 4 << 20;
@@ -285,7 +286,12 @@ impl Reader<'_> {
         match blob::of_file(&path, &Cancel::default()) {
             Err(error) => self.find(&layer.path, format!("cannot be read: {error}")),
             Ok(blob) if blob.sha256 != layer.sha256 => {
-                self.find(&layer.path, format!("the contents have the digest sha256:{}", blob.sha256))
+                self.find(&layer.path, format!("the contents have the digest sha256:{}", blob.sha256));
+            }
+            Ok(_) if layer.path.ends_with(".gguf") => {
+                if let Err(error) = Gguf::open(&path) {
+                    self.find(&layer.path, format!("does not open: {error}"));
+                }
             }
             Ok(_) => {}
         }

