@@ -4,6 +4,7 @@
 //! reference page and the completions all read that list. An action's result is a function of its kind, its [`Task`] and its inputs, and
 //! of nothing else: that is what the cache relies on.
 
+pub mod dataset;
 pub mod evaluate;
 pub mod field;
 pub mod io;

@@ -1,0 +1,3 @@
+//! `[dataset.NAME]`: JSON lines in, cleaned and split JSON lines out.
+
+pub mod record;
