@@ -5,6 +5,7 @@
 //! of nothing else: that is what the cache relies on.
 
 pub mod bundle;
+pub mod dataset;
 pub mod device;
 pub mod evaluate;
 pub mod field;
@@ -16,7 +17,10 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&bundle::KIND];
+pub static KINDS: &[&dyn Kind] = &[
+    &dataset::Dataset, //
+    &bundle::KIND,
+];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
