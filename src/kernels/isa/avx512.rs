@@ -1,0 +1,102 @@
+//! The vector as one AVX-512 register.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Simd};
+
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The processor must have AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+    #[inline(always)]
+    pub unsafe fn new() -> Avx512 {
+        Avx512(())
+    }
+}
+
+macro_rules! intrinsics {
+    ($(fn $name:ident($($arg:ident),*) = $e:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: __m512),*) -> __m512 {
+            // SAFETY: `self` proves that the processor has the instructions.
+            unsafe { $e }
+        }
+    )*};
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const TILE_ROWS: usize = 14;
+    const TILE_VECTORS: usize = 2;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instruction.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        // SAFETY: `self` proves the instruction, the reference that 16 floats can be read.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn to_array(self, v: __m512) -> [f32; LANES] {
+        // SAFETY: both are 64 bytes for which any bits are a value.
+        unsafe { std::mem::transmute(v) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves the instruction, the reference that 16 floats can be written.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+    #[inline(always)]
+    fn transpose(self, from: &[f32], stride: usize) -> [__m512; LANES] {
+        assert!(from.len() >= 15 * stride + LANES);
+        let mut columns = [self.splat(0.0); LANES];
+        for (part, columns) in columns.chunks_exact_mut(4).enumerate() {
+            // SAFETY: `self` proves the instructions; rows 0 to 15 have 16 floats at `i · stride`, which the length was checked for.
+            columns.copy_from_slice(&unsafe {
+                let four = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * stride + 4 * part));
+                // Row i of each group of four rows: the groups are the register's quarters.
+                let quarters = |i: usize| {
+                    let v = _mm512_castps128_ps512(four(i));
+                    let v = _mm512_insertf32x4::<1>(v, four(i + 4));
+                    let v = _mm512_insertf32x4::<2>(v, four(i + 8));
+                    _mm512_insertf32x4::<3>(v, four(i + 12))
+                };
+                let (r0, r1, r2, r3) = (quarters(0), quarters(1), quarters(2), quarters(3));
+                let (a, b) = (_mm512_castps_pd(_mm512_unpacklo_ps(r0, r1)), _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3)));
+                let (c, d) = (_mm512_castps_pd(_mm512_unpackhi_ps(r0, r1)), _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3)));
+                [_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b), _mm512_unpacklo_pd(c, d), _mm512_unpackhi_pd(c, d)]
+                    .map(|v| _mm512_castpd_ps(v))
+            });
+        }
+        columns
+    }
+    intrinsics! {
+        fn add(a, b) = _mm512_add_ps(a, b);
+        fn sub(a, b) = _mm512_sub_ps(a, b);
+        fn mul(a, b) = _mm512_mul_ps(a, b);
+        fn div(a, b) = _mm512_div_ps(a, b);
+        fn fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
+        fn sqrt(a) = _mm512_sqrt_ps(a);
+        fn max(a, b) = _mm512_max_ps(a, b);
+        fn min(a, b) = _mm512_min_ps(a, b);
+        fn and(a, b) = _mm512_and_ps(a, b);
+        fn or(a, b) = _mm512_or_ps(a, b);
+        fn integer_add(a, b) = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        fn integer_sub(a, b) = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        fn integer_half(a) = _mm512_castsi512_ps(_mm512_srai_epi32::<1>(_mm512_castps_si512(a)));
+        fn to_exponent(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
+        fn from_exponent(a) = _mm512_castsi512_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)));
+        fn integer_to_float(a) = _mm512_cvtepi32_ps(_mm512_castps_si512(a));
+    }
+}
