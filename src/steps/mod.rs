@@ -7,6 +7,7 @@
 pub mod evaluate;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[];
+pub static KINDS: &[&dyn Kind] = &[&quantize::Quantize];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
