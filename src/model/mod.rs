@@ -6,12 +6,16 @@
 pub mod bytes;
 pub mod chat;
 pub mod config;
+pub mod decoder;
 mod error;
 pub mod example;
 pub mod folder;
+pub mod generate;
 pub mod gguf;
+pub mod init;
 pub mod quant;
 pub mod safetensors;
+pub mod score;
 pub mod tokenizer;
 pub mod weights;
 
@@ -21,6 +25,8 @@ pub use chat::{ChatTemplate, Message};
 pub use config::Config;
 pub use error::{ModelError, read_limited};
 pub use example::{Encoder, Example};
+pub use generate::Generate;
+pub use score::Scored;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
