@@ -11,7 +11,9 @@ mod error;
 pub mod example;
 pub mod folder;
 pub mod generate;
+pub mod gguf;
 pub mod init;
+pub mod quant;
 pub mod safetensors;
 pub mod score;
 pub mod tokenizer;
@@ -40,7 +42,7 @@ impl Model {
     /// A Hugging Face folder, a GGUF file, or a folder with exactly one GGUF file.
     pub fn load(path: &Path) -> Result<Model, ModelError> {
         match folder::gguf_file(path)? {
-            Some(file) => Err(ModelError::unsupported(format!("`{}`", file.display()), "GGUF files are not read yet")),
+            Some(file) => gguf::load(&file),
             None => folder::load(path),
         }
     }

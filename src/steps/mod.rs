@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod evaluate;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&dataset::Dataset];
+pub static KINDS: &[&dyn Kind] = &[&dataset::Dataset, &quantize::Quantize];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
