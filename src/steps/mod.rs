@@ -4,7 +4,9 @@
 //! reference page and the completions all read that list. An action's result is a function of its kind, its [`Task`] and its inputs, and
 //! of nothing else: that is what the cache relies on.
 
+pub mod bundle;
 pub mod dataset;
+pub mod device;
 pub mod evaluate;
 pub mod field;
 pub mod io;
@@ -16,7 +18,11 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&dataset::Dataset, &quantize::Quantize];
+pub static KINDS: &[&dyn Kind] = &[
+    &dataset::Dataset, //
+    &quantize::Quantize,
+    &bundle::KIND,
+];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)

@@ -33,6 +33,8 @@ macro_rules! intrinsics {
 
 impl Simd for Avx2 {
     type V = Pair;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {
@@ -58,6 +60,28 @@ impl Simd for Avx2 {
             _mm256_storeu_ps(to.as_mut_ptr(), v.0);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), v.1);
         }
+    }
+    #[inline(always)]
+    fn transpose(self, from: &[f32], stride: usize) -> [Pair; LANES] {
+        assert!(from.len() >= 15 * stride + LANES);
+        let mut columns = [self.splat(0.0); LANES];
+        for (part, columns) in columns.chunks_exact_mut(4).enumerate() {
+            // SAFETY: `self` proves the instructions; rows 0 to 15 have 16 floats at `i · stride`, which the length was checked for.
+            let half = |first: usize| unsafe {
+                let four = |i: usize| _mm_loadu_ps(from.as_ptr().add((first + i) * stride + 4 * part));
+                // Row i of both groups of four rows: the groups are the register's halves.
+                let halves = |i: usize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(i)), four(i + 4));
+                let (r0, r1, r2, r3) = (halves(0), halves(1), halves(2), halves(3));
+                let (a, b) = (_mm256_castps_pd(_mm256_unpacklo_ps(r0, r1)), _mm256_castps_pd(_mm256_unpacklo_ps(r2, r3)));
+                let (c, d) = (_mm256_castps_pd(_mm256_unpackhi_ps(r0, r1)), _mm256_castps_pd(_mm256_unpackhi_ps(r2, r3)));
+                [_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), _mm256_unpacklo_pd(c, d), _mm256_unpackhi_pd(c, d)]
+                    .map(|v| _mm256_castpd_ps(v))
+            };
+            for ((column, low), high) in columns.iter_mut().zip(half(0)).zip(half(8)) {
+                *column = (low, high);
+            }
+        }
+        columns
     }
     intrinsics! {
         fn add(a, b) = _mm256_add_ps(a, b);

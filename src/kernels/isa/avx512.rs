@@ -29,6 +29,8 @@ macro_rules! intrinsics {
 
 impl Simd for Avx512 {
     type V = __m512;
+    const TILE_ROWS: usize = 14;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -54,6 +56,30 @@ impl Simd for Avx512 {
     fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: `self` proves that the processor has the instructions.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+    #[inline(always)]
+    fn transpose(self, from: &[f32], stride: usize) -> [__m512; LANES] {
+        assert!(from.len() >= 15 * stride + LANES);
+        let mut columns = [self.splat(0.0); LANES];
+        for (part, columns) in columns.chunks_exact_mut(4).enumerate() {
+            // SAFETY: `self` proves the instructions; rows 0 to 15 have 16 floats at `i · stride`, which the length was checked for.
+            columns.copy_from_slice(&unsafe {
+                let four = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * stride + 4 * part));
+                // Row i of each group of four rows: the groups are the register's quarters.
+                let quarters = |i: usize| {
+                    let v = _mm512_castps128_ps512(four(i));
+                    let v = _mm512_insertf32x4::<1>(v, four(i + 4));
+                    let v = _mm512_insertf32x4::<2>(v, four(i + 8));
+                    _mm512_insertf32x4::<3>(v, four(i + 12))
+                };
+                let (r0, r1, r2, r3) = (quarters(0), quarters(1), quarters(2), quarters(3));
+                let (a, b) = (_mm512_castps_pd(_mm512_unpacklo_ps(r0, r1)), _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3)));
+                let (c, d) = (_mm512_castps_pd(_mm512_unpackhi_ps(r0, r1)), _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3)));
+                [_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b), _mm512_unpacklo_pd(c, d), _mm512_unpackhi_pd(c, d)]
+                    .map(|v| _mm512_castpd_ps(v))
+            });
+        }
+        columns
     }
     intrinsics! {
         fn add(a, b) = _mm512_add_ps(a, b);

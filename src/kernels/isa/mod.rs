@@ -92,6 +92,9 @@ pub fn force(isa: Isa) -> Option<Forced> {
 /// instruction set, so its methods are safe.
 pub trait Simd: Copy {
     type V: Copy;
+    /// The rows and vectors of a matrix product that its registers hold at once.
+    const TILE_ROWS: usize;
+    const TILE_VECTORS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -122,6 +125,18 @@ pub trait Simd: Copy {
     fn from_exponent(self, a: Self::V) -> Self::V;
     /// The lanes' bits as i32, converted to f32.
     fn integer_to_float(self, a: Self::V) -> Self::V;
+
+    /// The columns of 16 × 16 values whose rows begin `stride` apart.
+    #[inline(always)]
+    fn transpose(self, from: &[f32], stride: usize) -> [Self::V; LANES] {
+        let mut columns = [[0.0; LANES]; LANES];
+        for i in 0..LANES {
+            for (column, value) in columns.iter_mut().zip(&from[i * stride..][..LANES]) {
+                column[i] = *value;
+            }
+        }
+        columns.map(|column| self.load(&column))
+    }
 
     #[inline(always)]
     fn bits(self, x: u32) -> Self::V {

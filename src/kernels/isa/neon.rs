@@ -32,6 +32,8 @@ macro_rules! intrinsics {
 
 impl Simd for Neon {
     type V = Quad;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Quad {

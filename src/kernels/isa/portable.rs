@@ -22,6 +22,8 @@ fn each_integer(f: impl Fn(usize) -> u32) -> [f32; LANES] {
 
 impl Simd for Portable {
     type V = [f32; LANES];
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

@@ -25,6 +25,8 @@ pub struct ModelFacts {
     pub bits_per_weight: f64,
     /// `F32` for a trained model, the GGUF preset (`Q4_0` …) for a quantized one.
     pub file_type: String,
+    /// BLAKE3 of the weight file (`model.safetensors` or `model.gguf`): by this a bundle knows whose verdict it reads.
+    pub weights: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,8 +94,12 @@ pub struct Item {
 pub struct Verdict {
     /// 1
     pub format: u32,
+    /// Which model was judged.
+    pub model: ModelFacts,
     pub passed: bool,
     pub checks: Vec<Check>,
+    /// The report's figures, by set and by metric, so that a bundle needs nothing but verdicts.
+    pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
 }
 
 /// One gate and what it saw.
