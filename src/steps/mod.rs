@@ -10,6 +10,7 @@ pub mod device;
 pub mod evaluate;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use io::{Failure, Io};
 /// Every step kind, in the order in which help lists them.
 pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset, //
+    &quantize::Quantize,
     &bundle::KIND,
 ];
 
