@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod device;
 pub mod evaluate;
+pub mod exec;
 pub mod field;
 pub mod io;
 
@@ -16,7 +17,7 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&bundle::KIND];
+pub static KINDS: &[&dyn Kind] = &[&exec::KIND, &bundle::KIND];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
