@@ -5,11 +5,13 @@
 //! of nothing else: that is what the cache relies on.
 
 pub mod bundle;
+pub mod dataset;
 pub mod device;
 pub mod evaluate;
 pub mod exec;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -17,7 +19,7 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&exec::KIND, &bundle::KIND];
+pub static KINDS: &[&dyn Kind] = &[&dataset::Dataset, &quantize::Quantize, &exec::KIND, &bundle::KIND];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
