@@ -23,8 +23,10 @@ macro_rules! intrinsics {
     ($(fn $name:ident($($arg:ident),*) = $e:expr;)*) => {$(
         #[inline(always)]
         fn $name(self, $($arg: Quad),*) -> Quad {
-            // SAFETY: `self` proves that the processor has the instructions.
-            let quarter = |$($arg: float32x4_t),*| unsafe { $e };
+            let quarter = |$($arg: float32x4_t),*| {
+                // SAFETY: `self` proves that the processor has the instructions.
+                unsafe { $e }
+            };
             [quarter($($arg[0]),*), quarter($($arg[1]),*), quarter($($arg[2]),*), quarter($($arg[3]),*)]
         }
     )*};
