@@ -101,8 +101,8 @@ impl Simd for Avx2 {
         fn integer_add(a, b) = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
         fn integer_sub(a, b) = _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
         fn integer_half(a) = _mm256_castsi256_ps(_mm256_srai_epi32::<1>(_mm256_castps_si256(a)));
-        fn to_exponent(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
-        fn from_exponent(a) = _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a)));
+        fn exponent_up(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
+        fn exponent_down(a) = _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a)));
         fn integer_to_float(a) = _mm256_cvtepi32_ps(_mm256_castps_si256(a));
     }
 }

@@ -82,8 +82,8 @@ impl Simd for Avx512 {
         fn integer_add(a, b) = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
         fn integer_sub(a, b) = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
         fn integer_half(a) = _mm512_castsi512_ps(_mm512_srai_epi32::<1>(_mm512_castps_si512(a)));
-        fn to_exponent(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
-        fn from_exponent(a) = _mm512_castsi512_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)));
+        fn exponent_up(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
+        fn exponent_down(a) = _mm512_castsi512_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)));
         fn integer_to_float(a) = _mm512_cvtepi32_ps(_mm512_castps_si512(a));
     }
 }

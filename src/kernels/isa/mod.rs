@@ -121,8 +121,8 @@ pub trait Simd: Copy {
     /// The lanes' bits as i32, halved (rounding down).
     fn integer_half(self, a: Self::V) -> Self::V;
     /// The lanes' bits, moved up to or down from the exponent's place (23 bits; down is logical).
-    fn to_exponent(self, a: Self::V) -> Self::V;
-    fn from_exponent(self, a: Self::V) -> Self::V;
+    fn exponent_up(self, a: Self::V) -> Self::V;
+    fn exponent_down(self, a: Self::V) -> Self::V;
     /// The lanes' bits as i32, converted to f32.
     fn integer_to_float(self, a: Self::V) -> Self::V;
 
