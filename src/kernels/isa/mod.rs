@@ -92,6 +92,9 @@ pub fn force(isa: Isa) -> Option<Forced> {
 /// instruction set, so its methods are safe.
 pub trait Simd: Copy {
     type V: Copy;
+    /// The rows and vectors of a matrix product that its registers hold at once.
+    const TILE_ROWS: usize;
+    const TILE_VECTORS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -118,10 +121,26 @@ pub trait Simd: Copy {
     /// The lanes' bits as i32, halved (rounding down).
     fn integer_half(self, a: Self::V) -> Self::V;
     /// The lanes' bits, moved up to or down from the exponent's place (23 bits; down is logical).
-    fn to_exponent(self, a: Self::V) -> Self::V;
-    fn from_exponent(self, a: Self::V) -> Self::V;
+    fn exponent_up(self, a: Self::V) -> Self::V;
+    fn exponent_down(self, a: Self::V) -> Self::V;
     /// The lanes' bits as i32, converted to f32.
     fn integer_to_float(self, a: Self::V) -> Self::V;
+
+    /// The columns of 16 × 16 values whose rows begin `stride` apart.
+    #[inline(always)]
+    fn transpose(self, from: &[f32], stride: usize) -> [Self::V; LANES] {
+        let mut columns = [[0.0; LANES]; LANES];
+        for i in 0..LANES {
+            for (column, value) in columns.iter_mut().zip(&from[i * stride..][..LANES]) {
+                column[i] = *value;
+            }
+        }
+        let mut vectors = [self.splat(0.0); LANES];
+        for (vector, column) in vectors.iter_mut().zip(&columns) {
+            *vector = self.load(column);
+        }
+        vectors
+    }
 
     #[inline(always)]
     fn bits(self, x: u32) -> Self::V {
@@ -152,6 +171,9 @@ pub trait Simd: Copy {
 }
 
 /// Defines functions whose body is generic over [`Simd`]: one clone for each instruction set, chosen at every call.
+///
+/// What the body calls must be `#[inline(always)]` or part of core's iterators over slices: a closure given to a function that is not
+/// inlined (`array::map`) is compiled without the instruction set, which costs a call for each operation.
 ///
 /// `fn name<S>(s, …)` becomes `fn name(…)`: in the body `S` is the vector type's trait and `s` its value.
 macro_rules! clones {

@@ -1,0 +1,55 @@
+//! What one thread does of a product: chunks of k, blocks of rows that fit the second-level cache, panels of columns that fit the first.
+
+use super::pack::{Buffers, columns_of_a, panel_of_b, rows_of_a};
+use super::tile::{self, Left};
+use super::{CHUNK, Mat};
+use crate::kernels::isa::{LANES, Simd, clones};
+
+/// Rows of A that are packed at a time: about 600 KiB.
+const BLOCK_ROWS: usize = 560;
+
+/// The heights of the tiles that cover `rows`, as equal as can be.
+#[inline(always)]
+fn heights(rows: usize, most: usize) -> impl Iterator<Item = usize> {
+    let tiles = rows.div_ceil(most).max(1);
+    (0..tiles).map(move |i| rows / tiles + usize::from(i < rows % tiles))
+}
+
+clones! {
+    /// `rows += a·b`, each chunk of k an FMA chain from zero that is then added.
+    pub fn accumulate<S>(s, a: Mat<'_>, b: Mat<'_>, rows: &mut [&mut [f32]], buffers: &mut Buffers) {
+        let ((m, k), (_, n)) = (a.shape(), b.shape());
+        let blocks = m.div_ceil(BLOCK_ROWS).max(1);
+        let block_rows = m.div_ceil(blocks).max(1);
+        for (i, rows) in rows.chunks_mut(block_rows).enumerate() {
+            for chunk in (0..k).step_by(CHUNK) {
+                let ks = chunk..k.min(chunk + CHUNK);
+                let a = a.part(i * block_rows..i * block_rows + rows.len(), ks.clone());
+                one_chunk(s, &a, &b.part(ks, 0..n), rows, buffers);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], buffers: &mut Buffers) {
+    let (k, n) = b.shape();
+    let Buffers { rows: a_rows, columns: a_columns, panel } = buffers;
+    if a.transposed {
+        columns_of_a(a, k, heights(rows.len(), S::TILE_ROWS), a_columns);
+    } else {
+        rows_of_a(a, k, a_rows);
+    }
+    for first in (0..n).step_by(S::TILE_VECTORS * LANES) {
+        let vectors = (n - first).div_ceil(LANES).min(S::TILE_VECTORS);
+        panel_of_b(s, b, k, first, vectors, panel);
+        let panel = &panel[..k * vectors];
+        let mut top = 0;
+        for height in heights(rows.len(), S::TILE_ROWS) {
+            let left =
+                if a.transposed { Left::Columns(&a_columns[top * k..(top + height) * k]) } else { Left::Rows(&a_rows[top..top + height]) };
+            tile::add(s, left, panel, vectors, &mut rows[top..top + height], first);
+            top += height;
+        }
+    }
+}
