@@ -188,3 +188,97 @@ pub fn argmax(row: &[f32]) -> Option<u32> {
     }
     (!row.is_empty()).then_some(best as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::tiny;
+    use super::super::tokenizer::tests::bytes_only;
+    use super::super::{ChatTemplate, Config, Scored, Weights};
+    use super::*;
+    use crate::kernels::rng;
+
+    fn model(eos: Option<u32>) -> Model {
+        let config = Config { vocab_size: 257, eos_token_id: eos, ..tiny() };
+        let mut weights = Weights::random(&config, 3).unwrap();
+        weights.data.iter_mut().for_each(|w| *w *= 9.0);
+        Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::default() }
+    }
+
+    fn prompts(n: u64) -> Vec<Vec<u32>> {
+        (0..n).map(|p| (0..1 + rng::below(1, p, 0, 20)).map(|i| rng::below(2, p, i, 257) as u32).collect()).collect()
+    }
+
+    fn all(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<Vec<u32>> {
+        model.generate(prompts, &Generate { max_new_tokens }, &mut |_| ControlFlow::Continue(())).unwrap()
+    }
+
+    /// Token by token, each time the whole sequence from the start.
+    fn slowly(model: &Model, prompt: &[u32], max_new_tokens: usize) -> Vec<u32> {
+        let mut tokens = prompt.to_vec();
+        while tokens.len() - prompt.len() < max_new_tokens && tokens.len() <= model.config.max_position_embeddings {
+            let from = tokens.len();
+            let mut next = None;
+            let scored = Scored { tokens: [tokens.as_slice(), &[0]].concat(), from };
+            model.score(&[scored], &mut |_, logits| next = argmax(logits)).unwrap();
+            if next == model.config.eos_token_id {
+                break;
+            }
+            tokens.extend(next);
+        }
+        tokens.split_off(prompt.len())
+    }
+
+    #[test]
+    fn answers_are_those_of_one_prompt_alone_without_a_cache() {
+        let open = model(None);
+        let prompts = prompts(150);
+        let first = all(&open, &prompts, 12);
+        // A token that really occurs ends some answers early and not others.
+        let eos = first[0][3];
+        let model = Model { config: Config { eos_token_id: Some(eos), ..open.config.clone() }, ..open };
+        let answers = all(&model, &prompts, 12);
+        assert!(answers.iter().any(|a| a.len() < 12) && answers.iter().any(|a| a.len() == 12));
+        for (prompt, answer) in prompts.iter().zip(&answers).step_by(7) {
+            assert_eq!(*answer, slowly(&model, prompt, 12));
+            assert_eq!(*answer, all(&model, std::slice::from_ref(prompt), 12)[0]);
+        }
+    }
+
+    #[test]
+    fn the_model_s_reach_ends_an_answer() {
+        let model = model(None);
+        let prompt = prompts(1).remove(0);
+        let answer = all(&model, std::slice::from_ref(&prompt), 1000).remove(0);
+        assert_eq!(prompt.len() + answer.len(), model.config.max_position_embeddings + 1);
+        assert_eq!(answer, slowly(&model, &prompt, 1000));
+        let long = vec![1; model.config.max_position_embeddings + 1];
+        assert!(model.generate(&[long], &Generate { max_new_tokens: 1 }, &mut |_| ControlFlow::Continue(())).is_err());
+        assert!(model.generate(&[vec![]], &Generate { max_new_tokens: 1 }, &mut |_| ControlFlow::Continue(())).is_err());
+    }
+
+    #[test]
+    fn it_stops_when_asked_and_says_when_the_arithmetic_fails() {
+        let mut model = model(None);
+        let stopped = model.generate(&prompts(3), &Generate { max_new_tokens: 9 }, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(ModelError::Stopped)));
+        model.weights.data[300] = f32::NAN;
+        model.weights.data[5] = f32::NAN;
+        let broken = model.generate(&[vec![0]], &Generate { max_new_tokens: 9 }, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(broken, Err(ModelError::NotFinite(_))), "{broken:?}");
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_their_company() {
+        let model = model(None);
+        let sequences: Vec<Scored> = prompts(40).into_iter().map(|tokens| Scored { from: tokens.len().div_ceil(2), tokens }).collect();
+        let mut together = Vec::new();
+        model.score(&sequences, &mut |index, logits| together.push((index, logits.to_vec()))).unwrap();
+        assert_eq!(together.len(), sequences.len());
+        for (i, scored) in sequences.iter().enumerate() {
+            let mut alone = Vec::new();
+            model.score(std::slice::from_ref(scored), &mut |_, logits| alone = logits.to_vec()).unwrap();
+            assert_eq!(together[i], (i, alone));
+        }
+        assert!(model.score(&[Scored { tokens: vec![1, 2], from: 0 }], &mut |_, _| {}).is_err());
+    }
+}

@@ -19,7 +19,12 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[&dataset::Dataset, &quantize::Quantize, &exec::KIND, &bundle::KIND];
+pub static KINDS: &[&dyn Kind] = &[
+    &dataset::Dataset, //
+    &quantize::Quantize,
+    &exec::KIND,
+    &bundle::KIND,
+];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)

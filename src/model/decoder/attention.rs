@@ -38,7 +38,7 @@ pub fn forward(heads: Heads, starts: &[usize], q: &[f32], k: &[f32], v: &[f32], 
     match starts.len() {
         0 | 1 => {}
         2 if rows(0, 1) == 0 => {}
-        2 => attention_forward(heads.shape(rows(0, 1)), q, k, v, &[rows(0, 1)], out, lse),
+        2 => attention_forward(&heads.shape(rows(0, 1)), q, k, v, &[rows(0, 1)], out, lse),
         n => {
             let middle = n / 2;
             let at = rows(0, middle);
@@ -83,7 +83,7 @@ pub fn backward(heads: Heads, starts: &[usize], seen: Seen, dq: &mut [f32], dk: 
         2 if rows(0, 1) == 0 => {}
         2 => {
             let Seen { q, k, v, out, lse, dout } = seen;
-            attention_backward(heads.shape(rows(0, 1)), q, k, v, &[rows(0, 1)], out, lse, dout, dq, dk, dv);
+            attention_backward(&heads.shape(rows(0, 1)), q, k, v, &[rows(0, 1)], out, lse, dout, dq, dk, dv);
         }
         n => {
             let middle = n / 2;

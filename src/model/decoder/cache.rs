@@ -82,9 +82,7 @@ impl Attend for Advance<'_> {
     fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], _: &mut [f32]) {
         let Heads { heads, kv_heads, head_dim } = self.cache.heads;
         let (width, capacity) = (self.cache.width(), self.cache.capacity);
-        for ((k, v), (slot, position)) in
-            k.chunks_exact(width).zip(v.chunks_exact(width)).zip(self.slots.iter().zip(self.positions))
-        {
+        for ((k, v), (slot, position)) in k.chunks_exact(width).zip(v.chunks_exact(width)).zip(self.slots.iter().zip(self.positions)) {
             self.cache.store(layer, *slot, *position as usize, k, v);
         }
         let (keys, values) = (&self.cache.keys[layer], &self.cache.values[layer]);
