@@ -39,7 +39,7 @@ static FIELDS: &[Field] = &[
     Field::required("device", Type::Device(Arity::Each), "The device, or devices: one bundle for each."),
     Field::required(
         "model",
-        Type::Ref(Arity::All, &[Artifact::Quantized, Artifact::Model, Artifact::Files]),
+        Type::Ref(Arity::All, &[Artifact::Quantized, Artifact::Model]),
         "The candidates: quantized or plain models. One of them is bundled.",
     ),
     Field::optional(
@@ -55,7 +55,7 @@ static FIELDS: &[Field] = &[
     ),
     Field::optional(
         "files",
-        Type::NamedRefs(&[Artifact::Files, Artifact::Dataset]),
+        Type::NamedRefs(&[Artifact::Files]),
         "More files for the device: path in the bundle = source or step. A folder's files go below the path.",
     ),
     Field::optional("readme", Type::Template, "The text of `README.md` in the bundle. Without it, one is written from the results."),
