@@ -67,7 +67,7 @@ fn golden_keys() {
 #[test]
 fn the_numeric_version_is_in_the_keys_of_numeric_kinds_only() {
     let task = task(json!({}));
-    let names = |kind: &dyn Kind| {
+    let names = |kind: &'static dyn Kind| {
         let record = KeyRecord::of(&Subject { kind, task: &task, inputs: &[] });
         record.fields().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
@@ -153,7 +153,7 @@ fn reasons_name_the_field_with_its_old_and_new_value() {
         said,
         [
             "fresh[0]: not set → 1".to_string(),
-            "learning_rate: 3e-3 → 1e-3".to_string(),
+            "learning_rate: 0.003 → 0.001".to_string(),
             format!("input data[0] changed: {one} → {two}"),
             "gone: \"x\" → not set".to_string(),
         ]
