@@ -30,13 +30,8 @@ pub static PROJECT: &[Field] = &[
     Field::optional("created", Type::String, "RFC 3339; what bundles give as their creation time instead of 1970, since the day of a build reaches no byte."),
 ];
 
-pub static DEVICE: &[Field] = &[
-    Field::required("arch", Type::Choice(&["aarch64", "armv7", "riscv64", "x86_64"]), "The processor."),
-    Field::default("runtime", Type::Choice(&["llama.cpp"]), "\"llama.cpp\"", "The program that runs the model there."),
-    Field::optional("storage", Type::Size, "Room for the bundle: `\"64 MiB\"`, or bytes. What does not fit is refused."),
-    Field::optional("memory", Type::Size, "Memory for the model while it runs: `\"512 MiB\"`, or bytes."),
-    Field::optional("description", Type::String, "What the device is."),
-];
+/// The kinds say what a device can be.
+pub use crate::steps::device::FIELDS as DEVICE;
 
 pub static SOURCE: &[Field] = &[
     Field::optional("path", Type::String, "A file or folder, relative to this manifest; with `git`, one within the repository."),
