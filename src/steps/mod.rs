@@ -208,7 +208,7 @@ pub fn typed<T: serde::de::DeserializeOwned>(params: &Params) -> Result<T, Failu
         .map_err(|error| Failure::bug(format!("a kind and its fields disagree: {error}")))
 }
 
-impl fmt::Debug for dyn Kind {
+impl fmt::Debug for dyn Kind + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
