@@ -176,7 +176,9 @@ fn narrow<'k>(open: Narrowed<'k>, pick: &Pick, reference: &Reference, axes: &Axe
     }
     let name = reference.base();
     let diagnostic = match &pick.axis {
-        Some(axis) if !has_axis => Diagnostic::error(format!("`{name}` has no matrix over `{axis}`")).at(&reference.place, "nothing to pick from"),
+        Some(axis) if !has_axis => {
+            Diagnostic::error(format!("`{name}` has no matrix over `{axis}`")).at(&reference.place, "nothing to pick from")
+        }
         None if !has_axis => Diagnostic::error(format!("`{name}` has no matrix")).at(&reference.place, "nothing to pick from"),
         _ => Diagnostic::error(format!("`{name}` has no variant `{pick}`")).at(&reference.place, "no such variant"),
     };
@@ -195,16 +197,20 @@ fn output<'k>(reference: &Reference, variant: &'k Variant, accepts: &[Artifact])
             (Some(main), [only]) if !fits(accepts, main.artifact) => Ok((only, None)),
             (Some(main), _) => Ok((main, None)),
             (None, [only]) => Ok((only, None)),
-            (None, _) => Err(Diagnostic::error(format!("`{}` has no output of its own", reference.name)).at(&reference.place, "").maybe_help(
-                suggest::help("", variant.parts.iter().map(|part| part.suffix)),
-            )),
+            (None, _) => Err(Diagnostic::error(format!("`{}` has no output of its own", reference.name))
+                .at(&reference.place, "")
+                .maybe_help(suggest::help("", variant.parts.iter().map(|part| part.suffix)))),
         };
     };
     if let Some(part) = variant.parts.iter().find(|part| part.suffix == wanted) {
         return Ok((part, None));
     }
     for part in &variant.parts {
-        let inner = if part.suffix.is_empty() { Some(wanted.as_str()) } else { wanted.strip_prefix(part.suffix).and_then(|rest| rest.strip_prefix('.')) };
+        let inner = if part.suffix.is_empty() {
+            Some(wanted.as_str())
+        } else {
+            wanted.strip_prefix(part.suffix).and_then(|rest| rest.strip_prefix('.'))
+        };
         if let Some(output) = inner.and_then(|inner| part.outputs.iter().find(|(name, _)| name == inner)) {
             return Ok((part, Some(output)));
         }
@@ -223,9 +229,7 @@ fn output<'k>(reference: &Reference, variant: &'k Variant, accepts: &[Artifact])
 /// that kind.
 pub fn fits(accepts: &[Artifact], artifact: Artifact) -> bool {
     let only_made = |a: &Artifact| matches!(a, Artifact::Labels | Artifact::Verdict | Artifact::Bundle);
-    accepts.contains(&artifact)
-        || accepts.contains(&Artifact::Files)
-        || (artifact == Artifact::Files && !accepts.iter().all(only_made))
+    accepts.contains(&artifact) || accepts.contains(&Artifact::Files) || (artifact == Artifact::Files && !accepts.iter().all(only_made))
 }
 
 fn misfit(reference: &Reference, artifact: Artifact, accepts: &[Artifact], field: &str) -> Diagnostic {

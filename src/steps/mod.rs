@@ -21,6 +21,7 @@ pub use io::{Failure, Io};
 pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset, //
     &quantize::Quantize,
+    &evaluate::Evaluate,
     &bundle::KIND,
 ];
 
