@@ -126,7 +126,8 @@ fn conditions(declared: &Declared, gates: &[GateFields], metrics: &[MetricKind],
         for (name, limit) in given {
             if compares(name) && versus.is_none() {
                 let help = "add `versus = \"…\"`, the model to compare with";
-                problems.push(Problem::at(path(name), format!("`{name}` compares with another model, and there is no `versus`")).help(help));
+                problems
+                    .push(Problem::at(path(name), format!("`{name}` compares with another model, and there is no `versus`")).help(help));
             }
             let versus = versus.clone().filter(|_| compares(name));
             let (metric, condition) = (gate.metric.clone(), name.to_string());

@@ -1,4 +1,4 @@
-//! How large a model is as stored: from the heads of its files, without reading its weights.
+//! How large a model is as stored, from the heads of its files, and the digest by which a bundle knows it again.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::report::ModelFacts;
-use crate::base::files;
+use crate::base::{Digest, Hasher, files};
 use crate::model::{ModelError, folder, gguf};
 
 /// The `safetensors` crate's own limit.
@@ -21,7 +21,7 @@ pub fn facts(path: &Path, parameters: Option<u64>) -> Result<ModelFacts, ModelEr
     };
     let parameters = parameters.unwrap_or(stored.values);
     let bits_per_weight = if parameters > 0 { stored.bytes as f64 * 8.0 / parameters as f64 } else { 0.0 };
-    Ok(ModelFacts { parameters, size_bytes: stored.bytes, bits_per_weight, file_type: stored.file_type })
+    Ok(ModelFacts { parameters, size_bytes: stored.bytes, bits_per_weight, file_type: stored.file_type, weights: stored.digest })
 }
 
 #[derive(Default)]
@@ -29,6 +29,7 @@ struct Stored {
     values: u64,
     bytes: u64,
     file_type: String,
+    digest: String,
 }
 
 fn of_gguf(path: &Path) -> Result<Stored, ModelError> {
@@ -39,6 +40,7 @@ fn of_gguf(path: &Path) -> Result<Stored, ModelError> {
         values: tensors.iter().map(|tensor| tensor.values() as u64).sum(),
         bytes: tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum(),
         file_type: name.and_then(gguf::file_type_name).unwrap_or("mixed").to_string(),
+        digest: digest(path)?.hex(),
     })
 }
 
@@ -46,7 +48,9 @@ fn of_gguf(path: &Path) -> Result<Stored, ModelError> {
 fn of_folder(folder: &Path) -> Result<Stored, ModelError> {
     let names = files::names(folder).map_err(|error| ModelError::io("read", folder, error))?;
     let mut all = Stored::default();
+    let mut digests = Vec::new();
     for path in names.iter().map(|name| folder.join(name)).filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+        digests.push(digest(&path)?);
         for tensor in header(&path)?.as_object().into_iter().flatten().filter(|(name, _)| *name != "__metadata__").map(|(_, t)| t) {
             let numbers = |name: &str| tensor[name].as_array().into_iter().flatten().filter_map(Value::as_u64);
             let [start, end] = numbers("data_offsets").collect::<Vec<_>>().try_into().unwrap_or_default();
@@ -60,7 +64,19 @@ fn of_folder(folder: &Path) -> Result<Stored, ModelError> {
             }
         }
     }
+    all.digest = match digests.as_slice() {
+        [only] => only.hex(),
+        shards => {
+            let mut hasher = Hasher::new();
+            shards.iter().for_each(|shard| hasher.part(shard.as_bytes()));
+            hasher.finish().hex()
+        }
+    };
     Ok(all)
+}
+
+fn digest(path: &Path) -> Result<Digest, ModelError> {
+    Digest::of_file(path).map(|(digest, _)| digest).map_err(|error| ModelError::io("read", path, error))
 }
 
 fn header(path: &Path) -> Result<Value, ModelError> {

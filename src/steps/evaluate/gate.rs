@@ -26,12 +26,13 @@ struct Fields {
 pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
     let by = Resampling { resamples: fields.resamples, seed: fields.seed };
-    let report = io.one("report")?;
+    let folder = io.one("report")?;
+    let report = read_report(folder)?;
     let mut checks = Vec::new();
     for condition in &fields.conditions {
         let seen = match &condition.versus {
-            None => figure(report, condition)?,
-            Some(port) => change(report, io.one(port)?, condition, by)?,
+            None => figure(&report, condition)?,
+            Some(port) => change(folder, io.one(port)?, condition, by)?,
         };
         let check = check(condition, seen);
         io.say(format!("{}: {}", if check.passed { "passed" } else { "failed" }, in_words(&check)));
@@ -41,7 +42,9 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     if !fatal.is_empty() {
         return Err(Failure::new(format!("a fatal gate failed: {}", fatal.join("; "))));
     }
-    let verdict = Verdict { format: 1, passed: checks.iter().all(|check| check.passed), checks };
+    let passed = checks.iter().all(|check| check.passed);
+    let metrics = report.sets.into_iter().map(|(set, report)| (set, report.metrics)).collect();
+    let verdict = Verdict { format: 1, model: report.model, passed, checks, metrics };
     write_json(&io.out.join("verdict.json"), &verdict)
 }
 
@@ -74,10 +77,13 @@ fn in_words(check: &Check) -> String {
     format!("{metric} on {on} {verb} {value:.4} [{low:.4}, {high:.4}], {condition} {limit}")
 }
 
-fn figure(folder: &Path, condition: &Condition) -> Result<Metric, Failure> {
+fn read_report(folder: &Path) -> Result<Report, Failure> {
     let path = folder.join("report.json");
     let bytes = std::fs::read(&path).map_err(|error| Failure::file("read", &path, &error))?;
-    let report: Report = serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
+}
+
+fn figure(report: &Report, condition: &Condition) -> Result<Metric, Failure> {
     let metric = report.sets.get(&condition.on).and_then(|set| set.metrics.get(&condition.metric));
     metric.copied().ok_or_else(|| missing(condition))
 }

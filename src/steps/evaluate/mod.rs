@@ -30,7 +30,12 @@ static FIELDS: &[Field] = &[
     Field::default("max_new_tokens", Type::Int(1, 1 << 20), "128", "Where an answer is cut, in tokens."),
     Field::default("bootstrap", Type::Int(100, 1_000_000), "2000", "Resamples for the 95 % intervals."),
     Field::default("seed", Type::Int(0, i64::MAX), "0", "Of the resampling."),
-    Field::default("gate", Type::List(&Type::Table(GATE_FIELDS)), "[]", "What the figures must be; a candidate that fails a gate is dropped."),
+    Field::default(
+        "gate",
+        Type::List(&Type::Table(GATE_FIELDS)),
+        "[]",
+        "What the figures must be; a candidate that fails a gate is dropped.",
+    ),
 ];
 
 static GATE_FIELDS: &[Field] = &[

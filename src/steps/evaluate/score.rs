@@ -121,10 +121,14 @@ fn token(ours: &[f32], theirs: Option<&[f32]>, target: usize) -> Option<Sums> {
     let Some(theirs) = theirs else { return Some(Sums { tokens: 1, nll, kl: 0.0, agree: 0 }) };
     let agree = u64::from(argmax(theirs)? == best);
     let their_log = log_sum_exp(theirs);
-    let kl: f64 = theirs.iter().zip(ours).map(|(&t, &o)| {
-        let log_p = f64::from(t) - their_log;
-        exp64(log_p) * (log_p - (f64::from(o) - our_log))
-    }).sum();
+    let kl: f64 = theirs
+        .iter()
+        .zip(ours)
+        .map(|(&t, &o)| {
+            let log_p = f64::from(t) - their_log;
+            exp64(log_p) * (log_p - (f64::from(o) - our_log))
+        })
+        .sum();
     // Rounding can leave a zero divergence a hair below zero.
     Some(Sums { tokens: 1, nll, kl: kl.max(0.0), agree })
 }

@@ -59,7 +59,9 @@ impl Set {
         let encoder: Encoder = model.encoder();
         let example = match self.records.get(index) {
             Some(Record::Pair { prompt, completion: Some(completion) }) => encoder.pair(prompt, completion),
-            Some(Record::Messages(messages)) if messages.iter().any(|m| m.role == "assistant") => encoder.conversation(&messages_of(messages)),
+            Some(Record::Messages(messages)) if messages.iter().any(|m| m.role == "assistant") => {
+                encoder.conversation(&messages_of(messages))
+            }
             Some(Record::Text(text)) => encoder.text(text),
             _ => return Err(self.wrong(index, "has no completion to score")),
         };
@@ -105,9 +107,7 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
     text.lines()
         .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|error| Failure::new(format!("`{}`, line {}: {error}", path.display(), i + 1)))
-        })
+        .map(|(i, line)| serde_json::from_str(line).map_err(|error| Failure::new(format!("`{}`, line {}: {error}", path.display(), i + 1))))
         .collect()
 }
 
