@@ -16,6 +16,7 @@ pub mod optim;
 pub mod reduce;
 pub mod rng;
 pub mod rope;
+mod softmax;
 
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
 pub use embedding::{gather, scatter_add};

@@ -54,10 +54,8 @@ fn key(params: Value) -> Digest {
 /// If this fails, every cached result of every user is lost: raise `KEY_FORMAT` if that is meant, and never otherwise.
 #[test]
 fn golden_keys() {
-    let inputs = [
-        ("data.seen".to_string(), vec![Content::File(Digest::of(b"a")), Content::Folder(Digest::of(b"b"))]),
-        ("none".to_string(), vec![]),
-    ];
+    let inputs =
+        [("data.seen".to_string(), vec![Content::File(Digest::of(b"a")), Content::Folder(Digest::of(b"b"))]), ("none".to_string(), vec![])];
     let task = task(json!({"b": 3.0, "a": {"x y": [1, 2.5, "three"], "empty": {}, "list": []}, "flag": true, "tiny": 1e-30}));
     let subject = Subject { kind: &Plain, task: &task, inputs: &inputs };
     let text = KeyRecord::of(&subject).encode();
@@ -69,7 +67,7 @@ fn golden_keys() {
 #[test]
 fn the_numeric_version_is_in_the_keys_of_numeric_kinds_only() {
     let task = task(json!({}));
-    let names = |kind: &dyn Kind| {
+    let names = |kind: &'static dyn Kind| {
         let record = KeyRecord::of(&Subject { kind, task: &task, inputs: &[] });
         record.fields().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
@@ -155,7 +153,7 @@ fn reasons_name_the_field_with_its_old_and_new_value() {
         said,
         [
             "fresh[0]: not set → 1".to_string(),
-            "learning_rate: 3e-3 → 1e-3".to_string(),
+            "learning_rate: 0.003 → 0.001".to_string(),
             format!("input data[0] changed: {one} → {two}"),
             "gone: \"x\" → not set".to_string(),
         ]
@@ -172,10 +170,7 @@ fn values() -> impl Strategy<Value = Value> {
         "[a-c.\\[\\]\"\t\n0-2]{0,4}".prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 16, 3, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            tables(inner).prop_map(Value::Object),
-        ]
+        prop_oneof![proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from), tables(inner).prop_map(Value::Object),]
     })
 }
 

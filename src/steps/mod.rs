@@ -8,8 +8,10 @@ pub mod bundle;
 pub mod dataset;
 pub mod device;
 pub mod evaluate;
+pub mod exec;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -19,6 +21,8 @@ pub use io::{Failure, Io};
 /// Every step kind, in the order in which help lists them.
 pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset, //
+    &quantize::Quantize,
+    &exec::KIND,
     &bundle::KIND,
 ];
 
@@ -206,7 +210,7 @@ pub fn typed<T: serde::de::DeserializeOwned>(params: &Params) -> Result<T, Failu
         .map_err(|error| Failure::bug(format!("a kind and its fields disagree: {error}")))
 }
 
-impl fmt::Debug for dyn Kind {
+impl fmt::Debug for dyn Kind + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -8,10 +8,11 @@
 use std::cell::RefCell;
 
 use super::Divergence;
-use super::row::{BAD_LOGITS, BAD_TEACHER, log_softmax_v, sum_exp_v, term_v};
+use super::row::{BAD_LOGITS, BAD_TEACHER, term_v};
 use crate::kernels::isa::{LANES, clones};
-use crate::kernels::math::{exp, exp_v, ln64};
+use crate::kernels::math::{exp, ln64};
 use crate::kernels::reduce::fold;
+use crate::kernels::softmax::{exp_shifted, log_softmax_v, sum_exp_v};
 
 /// One row of a top-k teacher.
 #[derive(Clone, Copy, Debug)]
@@ -108,16 +109,7 @@ clones! {
 
     /// Replaces the row by its exponentials and returns their sum.
     fn exp_in_place<S>(s, row: &mut [f32]) -> f32 {
-        let (vs, rest) = row.as_chunks_mut::<LANES>();
-        let mut sum = s.splat(0.0);
-        for v in vs {
-            let e = exp_v(s, s.load(v));
-            sum = s.add(sum, e);
-            s.store(e, v);
-        }
-        let e = exp_v(s, s.load_part(rest, f32::NEG_INFINITY));
-        s.store_part(e, rest);
-        fold(s.to_array(s.add(sum, e)))
+        exp_shifted(s, row, 1.0, 0.0)
     }
 
     /// The divergence; `log_q` becomes q · (g − Σ q·g) for each outcome.
