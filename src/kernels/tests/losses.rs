@@ -48,7 +48,7 @@ fn check(name: &str, weight: f32, run: &dyn Fn(&mut [f32], &mut [f32]), loss: &d
     let (mut gradient, mut losses) = (student.clone(), vec![0.0; ROWS]);
     run(&mut gradient, &mut losses);
     let rows = || student.chunks(VOCAB).enumerate();
-    close(name, &losses, &rows().map(|(i, row)| loss(i, &wide(row))).collect::<Vec<_>>(), 3e-6);
+    close(name, &losses, &rows().map(|(i, row)| loss(i, &wide(row))).collect::<Vec<_>>(), 5e-6);
     let all: Vec<usize> = (0..VOCAB).collect();
     let expected = rows().flat_map(|(i, row)| differences(row, &all, &|row| loss(i, row)));
     close(name, &gradient, &expected.map(|g| g * f64::from(weight)).collect::<Vec<_>>(), 1e-5);
@@ -163,7 +163,7 @@ fn the_first_row_that_is_not_finite_is_named() {
             assert_eq!(distill(&mut clean.clone(), VOCAB, &soft, divergence, 1.0, 1.0, &mut losses).unwrap_err().row, 5);
         }
     }
-    let nothing = cross_entropy(&mut vec![f32::NEG_INFINITY; VOCAB], VOCAB, &[0], 1.0, &mut [0.0]).unwrap_err();
+    let nothing = cross_entropy(&mut [f32::NEG_INFINITY; VOCAB], VOCAB, &[0], 1.0, &mut [0.0]).unwrap_err();
     assert_eq!(nothing.row, 0);
 }
 
