@@ -11,6 +11,8 @@ pub mod evaluate;
 pub mod field;
 pub mod io;
 pub mod quantize;
+pub mod tokenizer;
+pub mod train;
 
 use std::fmt;
 
@@ -19,7 +21,9 @@ pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
 pub static KINDS: &[&dyn Kind] = &[
-    &dataset::Dataset, //
+    &dataset::Dataset,
+    &tokenizer::Tokenizer,
+    &train::Train,
     &quantize::Quantize,
     &bundle::KIND,
 ];
