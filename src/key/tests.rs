@@ -54,10 +54,8 @@ fn key(params: Value) -> Digest {
 /// If this fails, every cached result of every user is lost: raise `KEY_FORMAT` if that is meant, and never otherwise.
 #[test]
 fn golden_keys() {
-    let inputs = [
-        ("data.seen".to_string(), vec![Content::File(Digest::of(b"a")), Content::Folder(Digest::of(b"b"))]),
-        ("none".to_string(), vec![]),
-    ];
+    let inputs =
+        [("data.seen".to_string(), vec![Content::File(Digest::of(b"a")), Content::Folder(Digest::of(b"b"))]), ("none".to_string(), vec![])];
     let task = task(json!({"b": 3.0, "a": {"x y": [1, 2.5, "three"], "empty": {}, "list": []}, "flag": true, "tiny": 1e-30}));
     let subject = Subject { kind: &Plain, task: &task, inputs: &inputs };
     let text = KeyRecord::of(&subject).encode();
@@ -172,10 +170,7 @@ fn values() -> impl Strategy<Value = Value> {
         "[a-c.\\[\\]\"\t\n0-2]{0,4}".prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 16, 3, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            tables(inner).prop_map(Value::Object),
-        ]
+        prop_oneof![proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from), tables(inner).prop_map(Value::Object),]
     })
 }
 

@@ -186,7 +186,13 @@ impl Reader<'_> {
         if rev.len() != 40 || !rev.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return self.damaged(place, &format!("the commit of `{name}` is not 40 hex digits"));
         }
-        let pin = Pin { git: self.text(table, place, "git")?, want: self.text(table, place, "want")?, path, rev, tree: self.digest(table, place, "tree")? };
+        let pin = Pin {
+            git: self.text(table, place, "git")?,
+            want: self.text(table, place, "want")?,
+            path,
+            rev,
+            tree: self.digest(table, place, "tree")?,
+        };
         Some((name, pin))
     }
 
@@ -266,7 +272,13 @@ mod tests {
                 assert!(errors.iter().all(|e| e.helps.iter().any(|h| h.contains("slmops lock"))), "{errors:?}");
             }
         }
-        for (from, to) in [("version = 1", "version = 2"), ("tree = \"", "tree = \"z"), ("rev = \"0", "rev = \"g"), ("[[source]]", "[source]"), ("want", "wont")] {
+        for (from, to) in [
+            ("version = 1", "version = 2"),
+            ("tree = \"", "tree = \"z"),
+            ("rev = \"0", "rev = \"g"),
+            ("[[source]]", "[source]"),
+            ("want", "wont"),
+        ] {
             assert!(parse(&good.replacen(from, to, 1)).is_err(), "{from}");
         }
         assert!(parse("<<<<<<< ours\nversion = 1\n").unwrap_err()[0].message.contains("unresolved merge"));

@@ -53,7 +53,9 @@ fn steps(base: &mut Table, kind: Key, value: Value, what: &str, diagnostics: &mu
     else {
         let names: Vec<&str> = base.names().filter(|name| !matches!(*name, "slmops" | "profile" | "workspace" | "include")).collect();
         let help = suggest::nearest(&kind.text, names).map(|name| format!("did you mean `{name}`?"));
-        misses.push(Miss(Diagnostic::error(format!("{what} changes `{}`, of which there is none", kind.text)).at(&kind.place, "").maybe_help(help)));
+        misses.push(Miss(
+            Diagnostic::error(format!("{what} changes `{}`, of which there is none", kind.text)).at(&kind.place, "").maybe_help(help),
+        ));
         return;
     };
     for (name, value) in over.0 {
@@ -83,7 +85,9 @@ fn step(into: &mut Table, from: Table) {
     for (key, value) in from.0 {
         if key.text == "matrix" {
             if let Data::Table(axes) = &value.data {
-                into.0.retain(|(field, _)| !axes.names().any(|axis| axis == field.text) || matches!(axis_table(axes, &field.text), Some(true)));
+                into.0.retain(|(field, _)| {
+                    !axes.names().any(|axis| axis == field.text) || matches!(axis_table(axes, &field.text), Some(true))
+                });
             }
             put(into, key, value);
         } else {

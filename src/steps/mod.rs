@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod dataset;
 pub mod device;
+pub mod distill;
 pub mod evaluate;
 pub mod field;
 pub mod io;
@@ -20,13 +21,8 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[
-    &dataset::Dataset,
-    &tokenizer::Tokenizer,
-    &train::Train,
-    &quantize::Quantize,
-    &bundle::KIND,
-];
+pub static KINDS: &[&dyn Kind] =
+    &[&dataset::Dataset, &tokenizer::Tokenizer, &train::Train, &distill::Distill, &quantize::Quantize, &bundle::KIND];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)

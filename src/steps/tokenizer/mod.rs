@@ -27,7 +27,11 @@ static FIELDS: &[Field] = &[
     Field::default("min_frequency", Type::Int(1, i64::MAX), "2", "A pair that occurs less often does not become a token."),
     Field::default("eos_token", Type::String, "\"<|endoftext|>\"", "The special token that ends a text, and pads. It is token 0."),
     Field::default("special_tokens", Type::List(&TEXT), "[]", "Further special tokens, such as those that the chat template writes."),
-    Field::optional("chat_template", Type::String, "A jinja chat template. Without one: the prompt and a line break, the answer and `eos_token`."),
+    Field::optional(
+        "chat_template",
+        Type::String,
+        "A jinja chat template. Without one: the prompt and a line break, the answer and `eos_token`.",
+    ),
 ];
 
 #[derive(Debug, Deserialize)]

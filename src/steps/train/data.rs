@@ -56,7 +56,8 @@ pub fn examples(records: &[Record], encoder: Encoder, max_length: usize) -> Resu
     Ok(made)
 }
 
-fn pieces(example: Example, max_length: usize) -> impl Iterator<Item = Example> {
+/// A text in pieces of at most `max_length` tokens.
+pub fn pieces(example: Example, max_length: usize) -> impl Iterator<Item = Example> {
     let piece = |tokens: &[u32]| Example::of(tokens[..1].to_vec(), &tokens[1..]);
     example.tokens.chunks(max_length).filter(|tokens| tokens.len() > 1).map(piece).collect::<Vec<_>>().into_iter()
 }

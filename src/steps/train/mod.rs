@@ -24,7 +24,11 @@ pub struct Train;
 
 static FIELDS: &[Field] = with_training_fields![
     Field::required("tokenizer", Type::Ref(Arity::One, &[Artifact::Tokenizer, Artifact::Model]), "The vocabulary and chat template."),
-    Field::required("data", Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]), "What to learn: records with a completion, or texts."),
+    Field::required(
+        "data",
+        Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
+        "What to learn: records with a completion, or texts."
+    ),
 ];
 
 impl Kind for Train {

@@ -24,7 +24,7 @@ pub trait Objective {
     }
 
     /// The losses of some of the batch's scored tokens; `logits` become `weight` times their gradient.
-    fn loss(&mut self, rows: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), NotFinite>;
+    fn loss(&mut self, rows: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError>;
 }
 
 /// Foretell the next token.
@@ -34,8 +34,8 @@ pub struct NextToken {
 }
 
 impl Objective for NextToken {
-    fn loss(&mut self, _: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), NotFinite> {
-        cross_entropy(logits, self.vocab_size, targets, weight, losses)
+    fn loss(&mut self, _: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError> {
+        cross_entropy(logits, self.vocab_size, targets, weight, losses).map_err(not_finite)
     }
 }
 
@@ -162,8 +162,7 @@ impl Run<'_> {
         self.decoder.forward(&self.state.weights, batch, Keep::All).map_err(at)?;
         let sum = self.decoder.backward(&self.state.weights, batch, &mut self.gradient, &mut |rows, logits| {
             losses.resize(rows.len(), 0.0);
-            let not_finite = |error: NotFinite| ModelError::NotFinite(format!("the loss (scored token {}: {})", error.row, error.what));
-            objective.loss(rows.clone(), logits, &targets[rows], weight, losses).map_err(not_finite)?;
+            objective.loss(rows.clone(), logits, &targets[rows], weight, losses)?;
             Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
         });
         let loss = sum.map_err(at)? / targets.len() as f64;
@@ -259,18 +258,22 @@ impl Run<'_> {
             self.decoder.forward(&self.state.weights, batch, Keep::Nothing)?;
             let of = self.decoder.logits(&self.state.weights, &mut |rows, logits| {
                 losses.resize(rows.len(), 0.0);
-                let not_finite = |error: NotFinite| ModelError::NotFinite(error.to_string());
                 cross_entropy(logits, vocab, &targets[rows], 0.0, losses).map_err(not_finite)?;
                 sum += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
                 Ok(())
             });
             of.map_err(|error| match error {
-                ModelError::NotFinite(what) => diverged(step, &format!("the validation loss ({what})")),
+                ModelError::NotFinite(what) => diverged(step, &format!("{what} of the validation")),
                 other => Failure::from(other),
             })?;
         }
         Ok(sum / count as f64)
     }
+}
+
+/// A loss that is NaN or infinite; the training step is added where it is known.
+pub fn not_finite(error: NotFinite) -> ModelError {
+    ModelError::NotFinite(format!("the loss (scored token {}: {})", error.row, error.what))
 }
 
 fn diverged(step: u64, what: &str) -> Failure {

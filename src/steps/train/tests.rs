@@ -126,9 +126,8 @@ fn a_training_learns_and_writes_a_model_and_its_curve() {
     assert_eq!(record["steps"], 150);
     assert_eq!(record["parameters"], model.weights.parameters());
     let prompt = model.encoder().prompt("set freezer 4 to 2").unwrap();
-    let answer = model
-        .generate(&[prompt], &crate::model::Generate { max_new_tokens: 20 }, &mut |_| std::ops::ControlFlow::Continue(()))
-        .unwrap();
+    let answer =
+        model.generate(&[prompt], &crate::model::Generate { max_new_tokens: 20 }, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert!(model.tokenizer.decode(&answer[0]).unwrap().starts_with("{\"unit\":\"fre"));
 }
 
