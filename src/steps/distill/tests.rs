@@ -60,7 +60,7 @@ fn what_does_not_belong_together_is_a_problem() {
 
 /// A bench with a teacher that has learned its lines.
 fn school() -> Bench {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     bench.train(json!({"max_steps": 150, "learning_rate": 2e-2}), "teacher", 0).unwrap();
     let bare = (0..20).map(|i| format!("{}\n", json!({"prompt": format!("set box {} to {}", i % 9, i % 5)}))).collect::<String>();
     let data = std::fs::read_to_string(bench.path("data.jsonl")).unwrap();

@@ -13,7 +13,7 @@ fn task(changes: Value) -> Result<Task, Vec<Problem>> {
 
 #[test]
 fn it_learns_from_prompts_and_completions_and_writes_a_folder() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::set_up();
     let data = [
         json!({"prompt": "zzzz", "completion": "qqqq"}),
         json!({"prompt": "zzzz"}),

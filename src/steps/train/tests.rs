@@ -38,7 +38,7 @@ pub struct Bench {
 
 impl Bench {
     /// A bench with `data.jsonl`, `validation.jsonl` and a tokenizer that was learned from the first.
-    pub fn new() -> Bench {
+    pub fn set_up() -> Bench {
         let bench = Bench { space: tempfile::tempdir().unwrap(), threads: 2 };
         let line = |i: usize| {
             let (unit, number) = (["fridge", "freezer", "box"][i % 3], i % 9);
@@ -59,20 +59,22 @@ impl Bench {
 
     /// Runs an action into the folder `out`, to be cancelled after so many steps; the lines that it said.
     pub fn run(&self, kind: &dyn Kind, task: &Task, inputs: &[(&str, &str)], out: &str, stop: u64) -> Result<Vec<String>, Failure> {
-        let out = self.path(out);
+        let (out, checkpoint) = (self.path(out), self.path(&format!("{out}.checkpoint")));
         let _ = std::fs::remove_dir_all(&out);
         std::fs::create_dir(&out).unwrap();
         let cancel = Cancel::default();
         let listener = Stopper { cancel: cancel.clone(), after: AtomicU64::new(stop), lines: Default::default() };
         let mut io = Io {
             inputs: inputs.iter().map(|(port, name)| (port.to_string(), vec![self.path(name)])).collect(),
-            checkpoint: out.with_extension("checkpoint"),
+            checkpoint: checkpoint.clone(),
             out,
             cancel,
             threads: self.threads,
             listener: &listener,
         };
         kind.run(task, &mut io)?;
+        // As the engine does once an action has succeeded.
+        let _ = std::fs::remove_dir_all(checkpoint);
         Ok(listener.lines.into_inner().unwrap())
     }
 
@@ -116,7 +118,7 @@ fn task(changes: Value) -> Task {
 
 #[test]
 fn a_training_learns_and_writes_a_model_and_its_curve() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     bench.train(json!({"max_steps": 150, "eval_steps": 25}), "out", 0).unwrap();
     let model = Model::load(&bench.path("out")).unwrap();
     assert_eq!(model.config.eos_token_id, Some(0));
@@ -133,7 +135,7 @@ fn a_training_learns_and_writes_a_model_and_its_curve() {
 
 #[test]
 fn a_killed_and_resumed_training_ends_with_the_same_bytes() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     bench.train(json!({}), "whole", 0).unwrap();
     let expected = bytes(&bench.path("whole"));
     for stops in [vec![1], vec![5], vec![11], vec![2, 4, 9], vec![8, 9]] {
@@ -149,7 +151,7 @@ fn a_killed_and_resumed_training_ends_with_the_same_bytes() {
 
 #[test]
 fn a_corrupt_checkpoint_is_noticed_and_left_aside() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     bench.train(json!({}), "whole", 0).unwrap();
     bench.train(json!({}), "out", 7).unwrap_err();
     let file = bench.path("out.checkpoint/checkpoint.bin");
@@ -164,7 +166,7 @@ fn a_corrupt_checkpoint_is_noticed_and_left_aside() {
 
 #[test]
 fn threads_change_no_byte() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::set_up();
     bench.train(json!({}), "two", 0).unwrap();
     bench.threads = 1;
     bench.train(json!({}), "one", 0).unwrap();
@@ -175,7 +177,7 @@ fn threads_change_no_byte() {
 
 #[test]
 fn training_stops_early_and_keeps_the_best_weights() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     let fields = json!({"max_steps": 400, "learning_rate": 0.05, "eval_steps": 5, "early_stopping_patience": 3,
         "lr_scheduler_type": "constant"});
     bench.train(fields, "out", 0).unwrap();
@@ -189,7 +191,7 @@ fn training_stops_early_and_keeps_the_best_weights() {
 
 #[test]
 fn a_training_that_diverges_says_where() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     let fields = json!({"learning_rate": 10.0, "max_grad_norm": 0.0, "warmup_ratio": 0.0, "adam_epsilon": 1e-12, "weight_decay": 10.0,
         "max_steps": 100});
     let failure = bench.train(fields, "out", 0).unwrap_err();
@@ -220,9 +222,60 @@ fn shapes_that_do_not_fit_are_problems() {
 
 #[test]
 fn data_without_anything_to_learn_is_a_failure() {
-    let bench = Bench::new();
+    let bench = Bench::set_up();
     std::fs::write(bench.path("bare.jsonl"), "{\"prompt\": \"a\"}\n").unwrap();
     let inputs = [("tokenizer", "words"), ("data", "bare.jsonl")];
     let failure = bench.run(&Train, &task(json!({})), &inputs, "out", 0).unwrap_err();
     assert!(failure.message.contains("nothing to learn"), "{failure:?}");
+}
+
+/// `cargo test --release --lib throughput -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a check"]
+#[expect(clippy::print_stderr, reason = "what a measurement is for")]
+fn throughput() {
+    use crate::kernels::rng::below;
+    for (d, layers, heads, ff, vocab, length) in [(96, 3, 4, 288, 512, 30), (64, 2, 4, 160, 512, 30), (256, 6, 8, 704, 2048, 128)] {
+        let examples: Vec<Example> = (0..2000u64)
+            .map(|i| {
+                let tokens = length / 2 + below(1, i, 0, length);
+                let token = |j| below(2, i, j, vocab as u64) as u32;
+                Example::of((0..tokens / 2).map(token).collect(), &(tokens / 2..tokens).map(token).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut changed = fields(json!({"max_steps": 20, "batch_size": if d == 256 { 16 } else { 64 }, "checkpoint_steps": 1000}));
+        let arch = json!({"hidden_size": d, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": ff,
+            "max_position_embeddings": 512});
+        changed.get_mut("arch").unwrap().as_object_mut().unwrap().append(&mut params(arch));
+        let task = Train.expand(&declared(changed, &[])).unwrap().remove(0).task;
+        let settings: Training = typed(&task.params).unwrap();
+        let config = settings.arch.config(vocab, Some(0), Some(0), Some(0));
+        for threads in [1, 2] {
+            let space = tempfile::tempdir().unwrap();
+            let cancel = Cancel::default();
+            let listener = Stopper { cancel: cancel.clone(), after: AtomicU64::new(0), lines: Default::default() };
+            let io = Io {
+                inputs: Vec::new(),
+                out: space.path().to_path_buf(),
+                checkpoint: space.path().to_path_buf(),
+                cancel,
+                threads,
+                listener: &listener,
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let start = std::time::Instant::now();
+            let mut objective = NextToken { vocab_size: vocab };
+            let job = Job { config: &config, settings: &settings, examples: &examples, validation: &[], objective: &mut objective };
+            let state = pool.install(|| train(job, &io)).unwrap();
+            let seconds = start.elapsed().as_secs_f64();
+            let all = 20.0 * settings.batch_size as f64 * (length as f64 - 1.0);
+            eprintln!(
+                "d={d} L={layers} {} parameters, {threads} threads: {:.0} tokens/s ({:.0} of them scored), {:.1} ms a step",
+                state.weights.len(),
+                all / seconds,
+                state.tokens as f64 / seconds,
+                seconds * 1000.0 / 20.0
+            );
+        }
+    }
 }
