@@ -6,5 +6,5 @@ fn main() -> ExitCode {
     if let Some(code) = slmops::sandbox::init::run_if_asked() {
         return code;
     }
-    ExitCode::SUCCESS
+    ExitCode::from(slmops::cli::main().code())
 }

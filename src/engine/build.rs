@@ -52,6 +52,8 @@ pub(super) struct Build<'a> {
     /// Nodes that turned out to be the same action as one that runs: they look again when it has ended.
     followers: BTreeMap<Digest, Vec<NodeId>>,
     repairs: BTreeMap<NodeId, u32>,
+    /// Damage that was told already: what the next look-up finds missing is its consequence.
+    told: BTreeMap<NodeId, Damage>,
     free: Capacity,
     whole: Capacity,
     halt: Halt,
@@ -112,6 +114,7 @@ impl<'a> Build<'a> {
             running: BTreeMap::new(),
             followers: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            told: BTreeMap::new(),
             free: whole,
             whole,
             halt: Halt::No,
@@ -147,7 +150,7 @@ impl<'a> Build<'a> {
     fn look_up_ready(&mut self) {
         for count in 0u32.. {
             // Between cached steps, too: there may be a hundred thousand.
-            if count % 64 == 0 {
+            if count % 64 == 63 {
                 self.heed_cancel();
                 self.start_queued();
             }
@@ -181,15 +184,23 @@ impl<'a> Build<'a> {
                     return Ok(());
                 }
                 Lookup::Miss => {}
-                Lookup::Damaged(damage) => {
-                    self.shop.events.event(Event::StoreDamage { node: id, damage: damage.clone() });
-                    damaged = Some(damage);
-                }
+                Lookup::Damaged(damage) => damaged = Some(self.tell_damage(id, damage)),
             }
         }
         self.queued.insert(id, Prepared { key, damaged });
         self.schedule.queue(id);
         Ok(())
+    }
+
+    /// The damage to give as a reason. A loss is none to tell of: whoever runs `gc` or `rm` may do so.
+    fn tell_damage(&mut self, id: NodeId, damage: Damage) -> Damage {
+        if let Some(told) = self.told.remove(&id) {
+            return told;
+        }
+        if !matches!(damage, Damage::Missing { .. }) {
+            self.shop.events.event(Event::StoreDamage { node: id, damage: damage.clone() });
+        }
+        damage
     }
 
     fn reasons(&self, action: &Action, key: Digest, record: &KeyRecord, damaged: Option<Damage>) -> Vec<Reason> {
@@ -317,9 +328,8 @@ impl<'a> Build<'a> {
         let until = self.next_look();
         let Some(crew) = &mut self.crew else { return };
         let end = crew.runtime.block_on(async { tokio::time::timeout_at(until.into(), crew.ends.recv()).await });
-        match end {
-            Ok(Some((id, end))) => self.take_end(id, end),
-            Ok(None) | Err(_) => {}
+        if let Ok(Some((id, end))) = end {
+            self.take_end(id, end);
         }
         self.heed_cancel();
         self.heed_timeouts();
@@ -388,6 +398,7 @@ impl<'a> Build<'a> {
             self.fail(id, Failure::environment(format!("its input is damaged again and again: {damage}")).help(help), Duration::ZERO);
             return;
         }
+        self.told.insert(producer, damage);
         self.schedule.reopen(producer);
         self.schedule.wait(id);
     }
@@ -420,8 +431,7 @@ impl<'a> Build<'a> {
 
 impl Crew {
     fn start(steps: u32) -> Result<Crew, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(steps.max(1) as usize)
             .enable_time()
             .build()

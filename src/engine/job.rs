@@ -130,12 +130,10 @@ impl Job {
     }
 
     fn lay_out_inputs(&self, store: &Store, scratch: &Scratch) -> Result<Vec<(String, Vec<PathBuf>)>, Unready> {
-        let root = scratch.path().join("in");
-        fs::create_dir(&root).map_err(|error| Failure::file("create", &root, &error))?;
         let mut count = 0;
         let mut place = |input: &JobInput| {
             count += 1;
-            input.lay_out(store, &root.join(count.to_string()))
+            input.lay_out(store, &scratch.path().join(format!("in{count}")))
         };
         let mut port = |(name, inputs): &(String, Vec<JobInput>)| {
             let paths = inputs.iter().map(&mut place).collect::<Result<_, _>>()?;

@@ -29,3 +29,6 @@ pub use rope::{Rope, Turn, rope};
 
 /// Raised whenever equal inputs would give other bits. It is part of the key of every step that computes with these kernels.
 pub const NUMERICS_VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! A [`Model`] is everything that turns text into text: a [`Config`] (shapes), [`Weights`] (numbers), a [`Tokenizer`] and a [`ChatTemplate`].
 //! [`example`] turns records into tokens, [`decoder`] runs and trains, [`generate`] and [`score`] are what others call.
 
+pub mod bpe;
 pub mod bytes;
 pub mod chat;
 pub mod config;

@@ -276,7 +276,7 @@ impl<'a> Checker<'a> {
         match &value.data {
             Data::Table(table) => {
                 for (key, value) in table.iter() {
-                    if let Some(fault) = names::entry_fault(&key.text) {
+                    if let Some(fault) = names::path_fault(&key.text) {
                         self.wrong(&key.place, format!("`{}` cannot be a name here", key.text), fault);
                         continue;
                     }

@@ -42,6 +42,9 @@ pub static PROJECT: &[Field] = &[
     ),
 ];
 
+/// The kinds say what a device can be.
+pub use crate::steps::device::FIELDS as DEVICE;
+
 pub static SOURCE: &[Field] = &[
     Field::optional("path", Type::String, "A file or folder, relative to this manifest; with `git`, one within the repository."),
     Field::optional("git", Type::String, "A git repository: a path or `file://` URL. `slmops lock` pins its commit."),

@@ -22,6 +22,7 @@ pub use io::{Failure, Io};
 pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset, //
     &quantize::Quantize,
+    &evaluate::Evaluate,
     &exec::KIND,
     &bundle::KIND,
 ];

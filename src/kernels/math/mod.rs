@@ -82,14 +82,14 @@ pub fn tanh_v<S: Simd>(s: S, x: S::V) -> S::V {
     let a = abs_v(s, x);
     let sign = s.and(x, s.bits(1 << 31));
     let e = exp_v(s, s.add(a, a));
-    let far = s.or(s.sub(s.splat(1.0), s.div(s.splat(2.0), s.add(e, s.splat(1.0)))), sign);
+    let far = s.sub(s.splat(1.0), s.div(s.splat(2.0), s.add(e, s.splat(1.0))));
     let z = s.mul(x, x);
     let mut p = s.splat(-5.704_988_7e-3);
-    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+    for c in [2.063_909e-2, -5.373_971_7e-2, 1.333_144_2e-1, -3.333_328_3e-1] {
         p = s.fma(p, z, s.splat(c));
     }
-    let near = s.fma(s.mul(p, z), x, x);
-    s.select_less(s.splat(0.625), a, far, near)
+    let near = s.fma(s.mul(p, z), a, a);
+    s.or(s.select_less(s.splat(0.625), a, far, near), sign)
 }
 
 #[inline(always)]
@@ -132,3 +132,6 @@ pub fn cos64(x: f64) -> f64 {
 pub fn pow64(x: f64, y: f64) -> f64 {
     libm::pow(x, y)
 }
+
+#[cfg(test)]
+pub(super) mod tests;
