@@ -56,7 +56,9 @@ fn outcome(case: &Path) -> String {
     }
     match plan.select(&targets) {
         Ok(selection) => {
-            let names = |ids: &mut dyn Iterator<Item = plan::NodeId>| ids.map(|id| plan.node(id).name().to_string()).collect::<Vec<_>>().join("\n    ");
+            let names = |ids: &mut dyn Iterator<Item = plan::NodeId>| {
+                ids.map(|id| plan.node(id).name().to_string()).collect::<Vec<_>>().join("\n    ")
+            };
             format!(
                 "targets\n    {}\nneeded\n    {}\n",
                 names(&mut selection.targets.iter().copied()),

@@ -74,9 +74,13 @@ impl Lock {
     pub fn parse(source: &Arc<SourceText>) -> Result<Lock, Vec<Diagnostic>> {
         let (table, errors) = read::parse(source);
         if !errors.is_empty() {
-            let conflict = source.text.lines().any(|line| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>"));
-            let why = if conflict { " (it holds an unresolved merge)" } else { "" };
-            let broken = |d: Diagnostic| Diagnostic { message: format!("the lock file is damaged{why}: {}", d.message), ..d }.help(RESTORE);
+            // What a parser makes of conflict marks helps nobody.
+            if let Some(line) = source.text.lines().find(|line| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>")) {
+                let start = source.text.find(line).unwrap_or(0);
+                let place = Place::new(source, start..start + line.len());
+                return Err(vec![Diagnostic::error("the lock file holds an unresolved merge").at(&place, "").help(RESTORE)]);
+            }
+            let broken = |d: Diagnostic| Diagnostic { message: format!("the lock file is damaged: {}", d.message), ..d }.help(RESTORE);
             return Err(errors.into_iter().map(broken).collect());
         }
         let mut reader = Reader { source, diagnostics: Vec::new() };
@@ -186,7 +190,13 @@ impl Reader<'_> {
         if rev.len() != 40 || !rev.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return self.damaged(place, &format!("the commit of `{name}` is not 40 hex digits"));
         }
-        let pin = Pin { git: self.text(table, place, "git")?, want: self.text(table, place, "want")?, path, rev, tree: self.digest(table, place, "tree")? };
+        let pin = Pin {
+            git: self.text(table, place, "git")?,
+            want: self.text(table, place, "want")?,
+            path,
+            rev,
+            tree: self.digest(table, place, "tree")?,
+        };
         Some((name, pin))
     }
 
@@ -266,7 +276,13 @@ mod tests {
                 assert!(errors.iter().all(|e| e.helps.iter().any(|h| h.contains("slmops lock"))), "{errors:?}");
             }
         }
-        for (from, to) in [("version = 1", "version = 2"), ("tree = \"", "tree = \"z"), ("rev = \"0", "rev = \"g"), ("[[source]]", "[source]"), ("want", "wont")] {
+        for (from, to) in [
+            ("version = 1", "version = 2"),
+            ("tree = \"", "tree = \"z"),
+            ("rev = \"0", "rev = \"g"),
+            ("[[source]]", "[source]"),
+            ("want", "wont"),
+        ] {
             assert!(parse(&good.replacen(from, to, 1)).is_err(), "{from}");
         }
         assert!(parse("<<<<<<< ours\nversion = 1\n").unwrap_err()[0].message.contains("unresolved merge"));

@@ -73,7 +73,9 @@ fn field(path: Vec<Key>, value: &Value, diagnostics: &mut Vec<Diagnostic>) -> Op
     let one = |label: String, value: &Value| AxisValue { label, sets: vec![(path.clone(), value.clone())] };
     let values = match &value.data {
         Data::List(items) => items.iter().enumerate().map(|(i, item)| one(label(item, i), item)).collect(),
-        Data::Table(named) => named.iter().filter(|(key, _)| good(key, diagnostics)).map(|(key, value)| one(key.text.clone(), value)).collect(),
+        Data::Table(named) => {
+            named.iter().filter(|(key, _)| good(key, diagnostics)).map(|(key, value)| one(key.text.clone(), value)).collect()
+        }
         other => {
             diagnostics.push(
                 Diagnostic::error(format!("a matrix runs over a list, not {}", other.noun()))
@@ -107,7 +109,10 @@ fn settings(key: &Key, named: &Table, diagnostics: &mut Vec<Diagnostic>) -> Axis
     let mut values = Vec::new();
     for (name, value) in named.iter().filter(|(name, _)| good(name, diagnostics)) {
         let Data::Table(sets) = &value.data else { continue };
-        values.push(AxisValue { label: name.text.clone(), sets: sets.iter().map(|(key, value)| (vec![key.clone()], value.clone())).collect() });
+        values.push(AxisValue {
+            label: name.text.clone(),
+            sets: sets.iter().map(|(key, value)| (vec![key.clone()], value.clone())).collect(),
+        });
     }
     Axis { name: key.text.clone(), place: key.place.clone(), values }
 }
@@ -131,7 +136,8 @@ fn check(axis: &Axis, diagnostics: &mut Vec<Diagnostic>) -> bool {
     for value in &axis.values {
         if !seen.insert(value.label.as_str()) {
             let place = value.sets.first().map_or(&axis.place, |(_, value)| &value.place);
-            diagnostics.push(Diagnostic::error(format!("`{}` stands twice in `matrix.{}`", value.label, axis.name)).at(place, "again here"));
+            diagnostics
+                .push(Diagnostic::error(format!("`{}` stands twice in `matrix.{}`", value.label, axis.name)).at(place, "again here"));
             return false;
         }
     }
@@ -149,7 +155,9 @@ fn overlaps(axes: &[Axis], diagnostics: &mut Vec<Diagnostic>) {
             let below = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
             if let Some((_, other)) = setters.iter().find(|(known, _)| below(known, &path) || below(&path, known)) {
                 diagnostics.push(
-                    Diagnostic::error(format!("two axes of the matrix set `{path}`")).at(&axis.place, "this one").at(&other.place, "and this one"),
+                    Diagnostic::error(format!("two axes of the matrix set `{path}`"))
+                        .at(&axis.place, "this one")
+                        .at(&other.place, "and this one"),
                 );
             }
             setters.push((path, axis));
@@ -164,7 +172,10 @@ pub fn joined(path: &[Key]) -> String {
 /// How a value is shown and picked: numbers by value, short plain strings as they are, everything else by its place in the list.
 pub fn label(value: &Value, index: usize) -> String {
     let plain = |text: &str| {
-        !text.is_empty() && text.len() <= 60 && !text.starts_with('#') && !text.contains(|c: char| c == ',' || c == '"' || c.is_whitespace() || c.is_control())
+        !text.is_empty()
+            && text.len() <= 60
+            && !text.starts_with('#')
+            && !text.contains(|c: char| c == ',' || c == '"' || c.is_whitespace() || c.is_control())
     };
     match &value.data {
         Data::Bool(value) => value.to_string(),
@@ -254,7 +265,12 @@ mod tests {
         let shown: Vec<_> = axes.iter().map(|axis| (axis.name.as_str(), labels(axis))).collect();
         assert_eq!(
             shown,
-            [("type", vec!["Q8_0", "Q4_0"]), ("data", vec!["all", "half"]), ("arch.width", vec!["32", "64"]), ("size", vec!["small", "big"])]
+            [
+                ("type", vec!["Q8_0", "Q4_0"]),
+                ("data", vec!["all", "half"]),
+                ("arch.width", vec!["32", "64"]),
+                ("size", vec!["small", "big"])
+            ]
         );
         assert_eq!(combinations(&axes), Some(16));
         assert_eq!(combination(&axes, 0), [0, 0, 0, 0]);

@@ -35,7 +35,11 @@ pub fn apply(base: &mut Table, over: Table, what: &str, diagnostics: &mut Vec<Di
             "slmops" | "include" | "workspace" | "profile" | "site" | "runtime" | "test" => {
                 diagnostics.push(Diagnostic::error(format!("{what} cannot change `{}`", key.text)).at(&key.place, ""));
             }
-            "project" => fields(entry(base, &key, &value), value),
+            // A workspace's root may have none; it must not get one that way.
+            "project" => match base.0.iter_mut().find(|(known, _)| known.text == "project") {
+                Some((_, project)) => fields(project, value),
+                None => misses.push(Miss(Diagnostic::error(format!("{what} changes `project`, which is not declared")).at(&key.place, ""))),
+            },
             "defaults" => each(entry(base, &key, &value), value, |into, kind, value| fields(entry(into, &kind, &value), value)),
             _ => steps(base, key, value, what, diagnostics, &mut misses),
         }
@@ -53,7 +57,9 @@ fn steps(base: &mut Table, kind: Key, value: Value, what: &str, diagnostics: &mu
     else {
         let names: Vec<&str> = base.names().filter(|name| !matches!(*name, "slmops" | "profile" | "workspace" | "include")).collect();
         let help = suggest::nearest(&kind.text, names).map(|name| format!("did you mean `{name}`?"));
-        misses.push(Miss(Diagnostic::error(format!("{what} changes `{}`, of which there is none", kind.text)).at(&kind.place, "").maybe_help(help)));
+        misses.push(Miss(
+            Diagnostic::error(format!("{what} changes `{}`, of which there is none", kind.text)).at(&kind.place, "").maybe_help(help),
+        ));
         return;
     };
     for (name, value) in over.0 {
@@ -83,7 +89,9 @@ fn step(into: &mut Table, from: Table) {
     for (key, value) in from.0 {
         if key.text == "matrix" {
             if let Data::Table(axes) = &value.data {
-                into.0.retain(|(field, _)| !axes.names().any(|axis| axis == field.text) || matches!(axis_table(axes, &field.text), Some(true)));
+                into.0.retain(|(field, _)| {
+                    !axes.names().any(|axis| axis == field.text) || matches!(axis_table(axes, &field.text), Some(true))
+                });
             }
             put(into, key, value);
         } else {

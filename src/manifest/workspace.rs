@@ -20,9 +20,8 @@ pub fn load(path: &Path, overrides: &Overrides, diagnostics: &mut Vec<Diagnostic
     let file = load::file_of(path);
     let name = file.file_name().map_or_else(|| FILE_NAME.to_string(), |name| name.to_string_lossy().into_owned());
     if !file.is_file() {
-        diagnostics.push(
-            Diagnostic::error(format!("there is no manifest `{}`", file.display())).help("`slmops init` writes one that builds"),
-        );
+        diagnostics
+            .push(Diagnostic::error(format!("there is no manifest `{}`", file.display())).help("`slmops init` writes one that builds"));
         return Vec::new();
     }
     let Some(root) = load::load(&file, &name, overrides, diagnostics) else { return Vec::new() };
@@ -34,7 +33,9 @@ pub fn load(path: &Path, overrides: &Overrides, diagnostics: &mut Vec<Diagnostic
         match load::load(&path, &format!("{folder}/{FILE_NAME}"), overrides, &mut found) {
             Some(member) => {
                 if let Some((key, _)) = member.manifest.table.entry("workspace") {
-                    found.push(Diagnostic::error("a member of a workspace cannot be a workspace").at(&key.place, "").at(&place, "named here"));
+                    found.push(
+                        Diagnostic::error("a member of a workspace cannot be a workspace").at(&key.place, "").at(&place, "named here"),
+                    );
                 }
                 loaded.push((format!("{folder}/"), member));
             }
@@ -52,7 +53,8 @@ fn settle(loaded: Vec<(String, Loaded)>, overrides: &Overrides, diagnostics: &mu
     let counts = |l: &Loaded| l.manifest.section("workspace").is_none() || l.manifest.section("project").is_some();
     for index in 0..=overrides.set.len() {
         let mut counted = loaded.iter().filter(|(_, l)| counts(l)).peekable();
-        if counted.peek().is_some() && counted.all(|(_, l)| l.misses.iter().any(|(i, _)| *i == index))
+        if counted.peek().is_some()
+            && counted.all(|(_, l)| l.misses.iter().any(|(i, _)| *i == index))
             && let Some(miss) = loaded.iter().filter(|(_, l)| counts(l)).flat_map(|(_, l)| &l.misses).find(|(i, _)| *i == index)
         {
             diagnostics.push(miss.1.clone());
@@ -71,13 +73,16 @@ fn settle(loaded: Vec<(String, Loaded)>, overrides: &Overrides, diagnostics: &mu
 fn members(root: &Manifest, diagnostics: &mut Vec<Diagnostic>) -> Vec<(String, Place)> {
     let Some(value) = root.table.get("workspace") else { return Vec::new() };
     let Data::Table(table) = &value.data else {
-        diagnostics.push(Diagnostic::error("`workspace` is a table").at(&value.place, "").help("write `[workspace] members = [\"a\", \"b/*\"]`"));
+        diagnostics
+            .push(Diagnostic::error("`workspace` is a table").at(&value.place, "").help("write `[workspace] members = [\"a\", \"b/*\"]`"));
         return Vec::new();
     };
     let mut found: Vec<(String, Place)> = Vec::new();
     for (key, value) in table.iter() {
         if key.text != "members" {
-            diagnostics.push(Diagnostic::error(format!("unknown field `{}` of `workspace`", key.text)).at(&key.place, "").help("it has `members`"));
+            diagnostics.push(
+                Diagnostic::error(format!("unknown field `{}` of `workspace`", key.text)).at(&key.place, "").help("it has `members`"),
+            );
             continue;
         }
         let Data::List(items) = &value.data else {

@@ -261,7 +261,9 @@ impl<'a> Checker<'a> {
     }
 
     fn reference(&mut self, value: &Value) -> Option<Reference> {
-        let Data::String(text) = &value.data else { return self.mismatch(&value.place, "the name of a step or source", &value.data).and(None) };
+        let Data::String(text) = &value.data else {
+            return self.mismatch(&value.place, "the name of a step or source", &value.data).and(None);
+        };
         match names::reference(text, &value.place) {
             Ok(reference) => Some(reference),
             Err(fault) => self.wrong(&value.place, format!("`{text}` is no reference"), fault).and(None),
@@ -284,7 +286,8 @@ impl<'a> Checker<'a> {
                 }
             }
             Data::List(items) => {
-                let found = items.iter().filter_map(|item| self.reference(item).map(|reference| (own_name(&reference), &item.place, reference)));
+                let found =
+                    items.iter().filter_map(|item| self.reference(item).map(|reference| (own_name(&reference), &item.place, reference)));
                 entries.extend(found.collect::<Vec<_>>());
             }
             _ => entries.extend(self.reference(value).map(|reference| (own_name(&reference), &value.place, reference))),
@@ -298,7 +301,14 @@ impl<'a> Checker<'a> {
         }
         let prefix = self.path.join(".");
         for (name, place, reference) in entries {
-            let port = RawPort { name: format!("{prefix}.{name}"), place: place.clone(), arity: Arity::One, accepts, refs: vec![reference], listed: false };
+            let port = RawPort {
+                name: format!("{prefix}.{name}"),
+                place: place.clone(),
+                arity: Arity::One,
+                accepts,
+                refs: vec![reference],
+                listed: false,
+            };
             self.checked.ports.push(port);
         }
     }
@@ -333,7 +343,11 @@ impl<'a> Checker<'a> {
                 Some(Json::Null)
             }
             _ if found.len() == 1 => found.pop().map(|(_, device)| device),
-            _ => self.wrong(&value.place, format!("`{}` takes exactly one device, not {}", self.shown(), items.len()), "name one".to_string()),
+            _ => self.wrong(
+                &value.place,
+                format!("`{}` takes exactly one device, not {}", self.shown(), items.len()),
+                "name one".to_string(),
+            ),
         }
     }
 

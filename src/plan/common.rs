@@ -4,8 +4,16 @@ use crate::steps::{Field, Type};
 
 /// Fields of every step besides `matrix` and `exclude`, which are no parameters.
 pub static STEP: &[Field] = &[
-    Field::optional("timeout", Type::Duration, "Stops the step with an error after this time: `\"30 min\"`, or seconds. Reaches no result."),
-    Field::optional("resources", Type::Table(RESOURCES), "What the step takes while it runs, where the kind's own estimate is wrong. Reaches no result."),
+    Field::optional(
+        "timeout",
+        Type::Duration,
+        "Stops the step with an error after this time: `\"30 min\"`, or seconds. Reaches no result.",
+    ),
+    Field::optional(
+        "resources",
+        Type::Table(RESOURCES),
+        "What the step takes while it runs, where the kind's own estimate is wrong. Reaches no result.",
+    ),
     Field::default("tags", Type::List(&Type::String), "[]", "Words to find the step by."),
     Field::optional("description", Type::Template, "What the step is for; may use `project`, `step` and `matrix`."),
 ];
@@ -27,7 +35,11 @@ pub static PROJECT: &[Field] = &[
     Field::optional("description", Type::String, "One line that bundles carry."),
     Field::default("authors", Type::List(&Type::String), "[]", "Who made it; bundles carry it."),
     Field::optional("license", Type::String, "An SPDX expression; bundles carry it."),
-    Field::optional("created", Type::String, "RFC 3339; what bundles give as their creation time instead of 1970, since the day of a build reaches no byte."),
+    Field::optional(
+        "created",
+        Type::String,
+        "RFC 3339; what bundles give as their creation time instead of 1970, since the day of a build reaches no byte.",
+    ),
 ];
 
 /// The kinds say what a device can be.

@@ -302,12 +302,8 @@ impl<'m> Reader<'_, 'm> {
     }
 
     fn profile(&mut self, profile: &str, key: &Key, value: &Value) {
-        let Some(kind) = self.kinds.iter().copied().find(|kind| kind.name() == key.text) else {
-            if !common::TOP.iter().any(|(top, _)| *top == key.text) {
-                self.no_kind_in(key, &format!("profile.{profile}"));
-            }
-            return;
-        };
+        // A kind of which nothing is declared is told where the profile is tried on the manifest.
+        let Some(kind) = self.kinds.iter().copied().find(|kind| kind.name() == key.text) else { return };
         let Data::Table(steps) = &value.data else { return };
         for (step, value) in steps.iter() {
             if let Data::Table(table) = &value.data {
@@ -343,12 +339,12 @@ impl<'m> Reader<'_, 'm> {
             Data::Table(table) => Some(table),
             other => {
                 self.diagnostics.push(
-                    Diagnostic::error(format!("`{section}.{}` is a table, not {}", key.text, other.noun()))
-                        .at(&value.place, "")
-                        .help(match section {
+                    Diagnostic::error(format!("`{section}.{}` is a table, not {}", key.text, other.noun())).at(&value.place, "").help(
+                        match section {
                             "defaults" => format!("write `[defaults.KIND]` and below it `{} = …`", key.text),
                             _ => format!("write `[{section}.NAME]` and below it `{} = …`", key.text),
-                        }),
+                        },
+                    ),
                 );
                 None
             }
@@ -392,7 +388,9 @@ pub fn clashes<'m>(sources: &[(&'m str, &'m Place)], steps: &[Declaration<'m>], 
 
 /// RFC 3339: `2026-01-31T12:00:00Z`, with a fraction or an offset if need be.
 fn is_time(text: &str) -> bool {
-    let number = |range: std::ops::Range<usize>| text.get(range).filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse::<u32>().ok());
+    let number = |range: std::ops::Range<usize>| {
+        text.get(range).filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse::<u32>().ok())
+    };
     let at = |i: usize, marks: &str| text.as_bytes().get(i).is_some_and(|b| marks.as_bytes().contains(b));
     let (Some(year), Some(month), Some(day)) = (number(0..4), number(5..7), number(8..10)) else { return false };
     let (Some(hour), Some(minute), Some(second)) = (number(11..13), number(14..16), number(17..19)) else { return false };
@@ -432,7 +430,17 @@ mod tests {
         for good in ["2026-01-31T12:00:00Z", "2024-02-29T23:59:60.123+05:30", "2026-01-31 12:00:00-00:00"] {
             assert!(is_time(good), "{good}");
         }
-        for bad in ["", "2026-01-31", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-31T24:00:00Z", "2026-01-31T12:00:00", "2026-01-31T12:00:00.Z", "2026-01-31T12:00:00+5:30", "２026-01-31T12:00:00Z"] {
+        for bad in [
+            "",
+            "2026-01-31",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:00:00",
+            "2026-01-31T12:00:00.Z",
+            "2026-01-31T12:00:00+5:30",
+            "２026-01-31T12:00:00Z",
+        ] {
             assert!(!is_time(bad), "{bad}");
         }
     }

@@ -29,6 +29,7 @@ pub struct Planner<'a> {
     defaults: Defaults,
     templates: Templates,
     axes: Axes,
+    patience: std::cell::Cell<usize>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -61,8 +62,9 @@ impl<'a> Planner<'a> {
             plan: Plan { root, ..Plan::default() },
             equal: BTreeMap::new(),
             defaults: Defaults::default(),
-            templates: Templates::new(),
+            templates: Templates::default(),
             axes: Axes::default(),
+            patience: std::cell::Cell::new(resolve::PATIENCE),
             diagnostics: Vec::new(),
         }
     }
@@ -137,7 +139,14 @@ impl<'a> Planner<'a> {
     fn step(&mut self, mut declaration: Declaration, scope: &Scope) -> Option<Vec<Variant>> {
         let cells = std::mem::take(&mut declaration.cells);
         let own = self.own_axes(&declaration);
-        let mut step = Step { declaration: &declaration, scope, fans: BTreeMap::new(), variants: Vec::new(), hit: vec![false; declaration.excludes.len()] };
+        let mut step = Step {
+            declaration: &declaration,
+            scope,
+            fans: BTreeMap::new(),
+            variants: Vec::new(),
+            hit: vec![false; declaration.excludes.len()],
+            is_blocked: false,
+        };
         let before = self.diagnostics.len();
         for cell in cells {
             let at = own.iter().zip(&cell.picked).map(|(axis, value)| (*axis, u32::try_from(*value).unwrap_or(u32::MAX))).collect();
@@ -146,7 +155,7 @@ impl<'a> Planner<'a> {
             }
         }
         let (variants, hit) = (step.variants, step.hit);
-        if !declaration.is_good || self.diagnostics.len() > before {
+        if !declaration.is_good || step.is_blocked || self.diagnostics.len() > before {
             return None;
         }
         for (exclude, hit) in declaration.excludes.iter().zip(hit) {
@@ -186,7 +195,10 @@ impl<'a> Planner<'a> {
 
     /// One combination of the matrix. False if it makes no sense to go on with the step.
     fn cell(&mut self, step: &mut Step, cell: Cell, at: Vec<Coordinate>) -> bool {
-        let Some(resolved) = self.resolve(step, &cell.checked.ports) else { return true };
+        let Some(resolved) = self.resolve(step, &cell.checked.ports) else {
+            step.is_blocked = true;
+            return true;
+        };
         if !step.declaration.is_good {
             return true;
         }
@@ -213,7 +225,7 @@ impl<'a> Planner<'a> {
             for reference in &port.refs {
                 let takes_bundle = port.accepts.contains(&Artifact::Bundle) && !step.scope.known.contains_key(&reference.name);
                 let known = if takes_bundle { &step.scope.bundles } else { &step.scope.known };
-                match resolve::resolve(reference, port.accepts, &port.name, known, &self.axes) {
+                match resolve::resolve(reference, port.accepts, &port.name, known, &self.axes, &self.patience) {
                     Ok(Some(found)) => of_port.push(found),
                     Ok(None) => is_good = false,
                     Err(diagnostic) => {
@@ -228,7 +240,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Fans out over devices and over every port that takes one at a time; inputs that share an axis are paired on it.
-    fn spread<'k>(&mut self, step: &mut Step<'_, 'k>, cell: &Cell, resolved: &[Resolved<'k>], at: Vec<Coordinate>) -> Option<Vec<Spread<'k>>> {
+    fn spread<'k>(
+        &mut self,
+        step: &mut Step<'_, 'k>,
+        cell: &Cell,
+        resolved: &[Resolved<'k>],
+        at: Vec<Coordinate>,
+    ) -> Option<Vec<Spread<'k>>> {
         let mut open = vec![Spread { at, chosen: Vec::new(), devices: Vec::new() }];
         for (index, port) in cell.checked.ports.iter().enumerate().filter(|(_, port)| port.arity == Arity::Each) {
             let labels = labels(&port.refs);
@@ -289,7 +307,12 @@ impl<'a> Planner<'a> {
     fn fan(&mut self, step: &mut Step, field: &str, label: &str) -> Coordinate {
         let axes = &mut self.axes;
         let id = *step.fans.entry(field.to_string()).or_insert_with(|| {
-            axes.add(AxisInfo { step: step.declaration.name().to_string(), field: field.to_string(), labels: Vec::new(), values: Vec::new() })
+            axes.add(AxisInfo {
+                step: step.declaration.name().to_string(),
+                field: field.to_string(),
+                labels: Vec::new(),
+                values: Vec::new(),
+            })
         });
         (id, axes.index_of(id, label))
     }
@@ -309,7 +332,8 @@ impl<'a> Planner<'a> {
         }
         let before = self.diagnostics.len();
         if !cell.checked.templates.is_empty() || !cell.common.templates.is_empty() {
-            let matrix = spread.at.iter().map(|coordinate| (self.axes.info(coordinate.0).field.as_str(), self.axes.value(*coordinate))).collect();
+            let matrix =
+                spread.at.iter().map(|coordinate| (self.axes.info(coordinate.0).field.as_str(), self.axes.value(*coordinate))).collect();
             let words = Words { project: &step.scope.project, step: declaration.name(), kind: declaration.kind.name(), matrix };
             self.templates.render(&mut params, &cell.checked.templates, &words, &mut self.diagnostics);
             self.templates.render(&mut common, &cell.common.templates, &words, &mut self.diagnostics);
@@ -321,7 +345,12 @@ impl<'a> Planner<'a> {
         match declaration.kind.expand(&declared) {
             Ok(parts) => {
                 let shown = self.axes.shown(&spread.at, declaration.name());
-                let extras = Extras { name: format!("{}{}", step.scope.prefix, declaration.name()), shown, place: &declaration.key.place, common: &common };
+                let extras = Extras {
+                    name: format!("{}{}", step.scope.prefix, declaration.name()),
+                    shown,
+                    place: &declaration.key.place,
+                    common: &common,
+                };
                 let parts = self.parts(declaration.kind, parts, &inputs, &extras);
                 step.variants.push(Variant { at: spread.at, parts });
             }
@@ -338,7 +367,11 @@ impl<'a> Planner<'a> {
         for (index, (port, resolved)) in cell.checked.ports.iter().zip(resolved).enumerate() {
             let mut of_port = Vec::new();
             let mut push = |found: &Found| {
-                of_port.push(Input { id: InputId(u32::try_from(inputs.len()).unwrap_or(u32::MAX)), label: found.label.clone(), artifact: found.artifact });
+                of_port.push(Input {
+                    id: InputId(u32::try_from(inputs.len()).unwrap_or(u32::MAX)),
+                    label: found.label.clone(),
+                    artifact: found.artifact,
+                });
                 inputs.push(found.input.clone());
             };
             match port.arity {
@@ -368,8 +401,11 @@ impl<'a> Planner<'a> {
                 PartInput::Declared(id) => inputs.get(id.0 as usize).cloned(),
                 PartInput::Part(index) => infos.get(*index).map(|info| InputRef { node: info.node, output: None }),
             };
-            let ports: Option<Vec<(String, Vec<InputRef>)>> =
-                part.inputs.iter().map(|port| Some((port.name.clone(), port.inputs.iter().map(refs).collect::<Option<Vec<_>>>()?))).collect();
+            let ports: Option<Vec<(String, Vec<InputRef>)>> = part
+                .inputs
+                .iter()
+                .map(|port| Some((port.name.clone(), port.inputs.iter().map(refs).collect::<Option<Vec<_>>>()?)))
+                .collect();
             let Some(ports) = ports else {
                 let message = format!("the kind `{}` uses an input that there is not: this is a bug in slmops", kind.name());
                 self.diagnostics.push(Diagnostic::error(message).at(extras.place, ""));
@@ -385,7 +421,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds an action, or a name to an equal one.
-    fn action(&mut self, kind: &'static dyn Kind, part: Part, inputs: Vec<(String, Vec<InputRef>)>, name: String, extras: &Extras) -> NodeId {
+    fn action(
+        &mut self,
+        kind: &'static dyn Kind,
+        part: Part,
+        inputs: Vec<(String, Vec<InputRef>)>,
+        name: String,
+        extras: &Extras,
+    ) -> NodeId {
         self.plan.combinations += 1;
         let identity = identity(kind, &part, &inputs);
         if let Some(id) = self.equal.get(&identity).copied() {
@@ -461,6 +504,8 @@ struct Step<'d, 'k> {
     variants: Vec<Variant>,
     /// Which excludes have left something out.
     hit: Vec<bool>,
+    /// It refers to something that is wrong, here or there: told already.
+    is_blocked: bool,
 }
 
 /// What an action has from its step and not from its kind.

@@ -60,7 +60,10 @@ pub fn load(path: &Path, options: &Options) -> Result<Plan, Vec<Diagnostic>> {
     let mut planner = expand::Planner::new(options, &lock, &cache, root);
     for member in &members {
         // A root that only lists its members builds nothing itself.
-        if member.manifest.section("workspace").is_some() && member.manifest.section("project").is_none() && !declares(member, options.kinds) {
+        if member.manifest.section("workspace").is_some()
+            && member.manifest.section("project").is_none()
+            && !declares(member, options.kinds)
+        {
             continue;
         }
         manifest_load::check_profiles(&member.manifest, &mut planner.diagnostics);

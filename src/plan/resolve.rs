@@ -1,5 +1,6 @@
 //! References → outputs of nodes: parts by name, variants by their coordinates, artifacts by what the field accepts.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
@@ -12,6 +13,9 @@ use crate::steps::Artifact;
 
 /// How many variants a message lists.
 const LISTED: usize = 8;
+
+/// How many names are compared for "did you mean" in all; a thousand wrong names among ten thousand steps would take minutes.
+pub const PATIENCE: usize = 200_000;
 
 /// An axis is known by the step that declares it and the field over which it runs: matrices that merely share a name are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,15 +122,16 @@ pub struct Found<'k> {
     pub label: String,
 }
 
-/// Everything that a reference reaches, in the order of the variants. `Ok(None)`: it refers to something that is wrong itself.
+/// Everything that a reference reaches, in the order of the variants. `patience` is what is left of [`PATIENCE`]. `Ok(None)`: it refers to something that is wrong itself.
 pub fn resolve<'k>(
     reference: &Reference,
     accepts: &[Artifact],
     field: &str,
     known: &'k BTreeMap<String, Known>,
     axes: &Axes,
+    patience: &Cell<usize>,
 ) -> Result<Option<Vec<Found<'k>>>, Diagnostic> {
-    let Some(target) = known.get(&reference.name) else { return Err(stranger(reference, known)) };
+    let Some(target) = known.get(&reference.name) else { return Err(stranger(reference, known, patience)) };
     let Some(variants) = &target.variants else { return Ok(None) };
     let mut open: Vec<(&Variant, Vec<AxisId>)> = variants.iter().map(|variant| (variant, Vec::new())).collect();
     for pick in &reference.picks {
@@ -146,10 +151,15 @@ pub fn resolve<'k>(
     Ok(Some(found))
 }
 
-fn stranger(reference: &Reference, known: &BTreeMap<String, Known>) -> Diagnostic {
-    Diagnostic::error(format!("there is no step or source `{}`", reference.name))
-        .at(&reference.place, "not declared")
-        .maybe_help(suggest::help(&reference.name, known.keys().map(String::as_str)))
+fn stranger(reference: &Reference, known: &BTreeMap<String, Known>, patience: &Cell<usize>) -> Diagnostic {
+    let diagnostic = Diagnostic::error(format!("there is no step or source `{}`", reference.name)).at(&reference.place, "not declared");
+    match patience.get().checked_sub(known.len()) {
+        Some(left) => {
+            patience.set(left);
+            diagnostic.maybe_help(suggest::help(&reference.name, known.keys().map(String::as_str)))
+        }
+        None => diagnostic,
+    }
 }
 
 type Narrowed<'k> = Vec<(&'k Variant, Vec<AxisId>)>;
@@ -176,7 +186,9 @@ fn narrow<'k>(open: Narrowed<'k>, pick: &Pick, reference: &Reference, axes: &Axe
     }
     let name = reference.base();
     let diagnostic = match &pick.axis {
-        Some(axis) if !has_axis => Diagnostic::error(format!("`{name}` has no matrix over `{axis}`")).at(&reference.place, "nothing to pick from"),
+        Some(axis) if !has_axis => {
+            Diagnostic::error(format!("`{name}` has no matrix over `{axis}`")).at(&reference.place, "nothing to pick from")
+        }
         None if !has_axis => Diagnostic::error(format!("`{name}` has no matrix")).at(&reference.place, "nothing to pick from"),
         _ => Diagnostic::error(format!("`{name}` has no variant `{pick}`")).at(&reference.place, "no such variant"),
     };
@@ -195,16 +207,20 @@ fn output<'k>(reference: &Reference, variant: &'k Variant, accepts: &[Artifact])
             (Some(main), [only]) if !fits(accepts, main.artifact) => Ok((only, None)),
             (Some(main), _) => Ok((main, None)),
             (None, [only]) => Ok((only, None)),
-            (None, _) => Err(Diagnostic::error(format!("`{}` has no output of its own", reference.name)).at(&reference.place, "").maybe_help(
-                suggest::help("", variant.parts.iter().map(|part| part.suffix)),
-            )),
+            (None, _) => Err(Diagnostic::error(format!("`{}` has no output of its own", reference.name))
+                .at(&reference.place, "")
+                .maybe_help(suggest::help("", variant.parts.iter().map(|part| part.suffix)))),
         };
     };
     if let Some(part) = variant.parts.iter().find(|part| part.suffix == wanted) {
         return Ok((part, None));
     }
     for part in &variant.parts {
-        let inner = if part.suffix.is_empty() { Some(wanted.as_str()) } else { wanted.strip_prefix(part.suffix).and_then(|rest| rest.strip_prefix('.')) };
+        let inner = if part.suffix.is_empty() {
+            Some(wanted.as_str())
+        } else {
+            wanted.strip_prefix(part.suffix).and_then(|rest| rest.strip_prefix('.'))
+        };
         if let Some(output) = inner.and_then(|inner| part.outputs.iter().find(|(name, _)| name == inner)) {
             return Ok((part, Some(output)));
         }
@@ -223,9 +239,7 @@ fn output<'k>(reference: &Reference, variant: &'k Variant, accepts: &[Artifact])
 /// that kind.
 pub fn fits(accepts: &[Artifact], artifact: Artifact) -> bool {
     let only_made = |a: &Artifact| matches!(a, Artifact::Labels | Artifact::Verdict | Artifact::Bundle);
-    accepts.contains(&artifact)
-        || accepts.contains(&Artifact::Files)
-        || (artifact == Artifact::Files && !accepts.iter().all(only_made))
+    accepts.contains(&artifact) || accepts.contains(&Artifact::Files) || (artifact == Artifact::Files && !accepts.iter().all(only_made))
 }
 
 fn misfit(reference: &Reference, artifact: Artifact, accepts: &[Artifact], field: &str) -> Diagnostic {

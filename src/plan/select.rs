@@ -147,7 +147,8 @@ impl<'p> Index<'p> {
         if found.is_empty() {
             let known: Vec<&str> = named.iter().map(|named| named.part).filter(|part| !part.is_empty()).collect();
             let known: BTreeSet<&str> = known.into_iter().chain(named.iter().flat_map(|named| self.inner_names(named))).collect();
-            let what = if part.is_empty() { format!("`{step}` has no output of its own") } else { format!("`{step}` has no output `{part}`") };
+            let what =
+                if part.is_empty() { format!("`{step}` has no output of its own") } else { format!("`{step}` has no output `{part}`") };
             return Err(Diagnostic::error(what).maybe_help(suggest::help(part, known.iter().copied())));
         }
         found.sort();
@@ -175,7 +176,8 @@ impl<'p> Index<'p> {
             let known = self.steps.keys().copied();
             return Err(Diagnostic::error(format!("there is no step or source `{step}`")).maybe_help(suggest::help(step, known)));
         };
-        let kept: Vec<&Named> = named.iter().filter(|named| picks.is_empty() || picks.split(',').all(|pick| has(named.picks, pick))).collect();
+        let kept: Vec<&Named> =
+            named.iter().filter(|named| picks.is_empty() || picks.split(',').all(|pick| has(named.picks, pick))).collect();
         if kept.is_empty() {
             let known: BTreeSet<&str> = named.iter().flat_map(|named| named.picks.split(',')).filter(|pick| !pick.is_empty()).collect();
             let help = if known.is_empty() { Some("it has no matrix".to_string()) } else { suggest::help(picks, known.iter().copied()) };
@@ -198,7 +200,9 @@ fn has(coordinates: &str, pick: &str) -> bool {
     coordinates.split(',').any(|coordinate| {
         let (axis, value) = coordinate.split_once('=').unwrap_or(("", coordinate));
         match pick.split_once('=') {
-            Some((wanted, label)) => label == value && (wanted == axis || axis.strip_suffix(wanted).is_some_and(|step| step.ends_with('.'))),
+            Some((wanted, label)) => {
+                label == value && (wanted == axis || axis.strip_suffix(wanted).is_some_and(|step| step.ends_with('.')))
+            }
             None => pick == value,
         }
     })

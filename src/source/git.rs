@@ -150,8 +150,11 @@ fn write_tree<'r>(repository: &'r Repository, tree: Tree<'r>, out: &Path) -> Res
     while let Some((tree, folder, depth)) = open.pop() {
         for entry in &tree {
             let bytes = entry.name_bytes();
-            let name = std::str::from_utf8(bytes).ok().filter(|name| !name.is_empty() && *name != ".." && *name != "." && !name.contains('/'));
-            let Some(name) = name else { return Err(GitError::Entry(String::from_utf8_lossy(bytes).into_owned(), "file with a name that is not text")) };
+            let name =
+                std::str::from_utf8(bytes).ok().filter(|name| !name.is_empty() && *name != ".." && *name != "." && !name.contains('/'));
+            let Some(name) = name else {
+                return Err(GitError::Entry(String::from_utf8_lossy(bytes).into_owned(), "file with a name that is not text"));
+            };
             let path = folder.join(name);
             match entry.kind() {
                 Some(ObjectType::Tree) if depth < MAX_DEPTH => {

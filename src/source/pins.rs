@@ -34,7 +34,11 @@ pub fn locate(spec: &Spec, lock: &Lock, cache: &Path, fetch: Fetch) -> Result<Pa
             let found = tree::digest(&folder).map_err(|error| failed(error.into()))?;
             if found != pin.tree {
                 let message = format!("`{url}` at {} does not hold what slmops.lock pins", pin.rev);
-                let help = format!("the lock says {}, the files are {}; if the change is meant, run `slmops lock`", pin.tree.short(), found.short());
+                let help = format!(
+                    "the lock says {}, the files are {}; if the change is meant, run `slmops lock`",
+                    pin.tree.short(),
+                    found.short()
+                );
                 return Err(Diagnostic::error(message).at(place, "").help(help));
             }
             Ok(folder)

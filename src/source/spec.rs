@@ -164,7 +164,8 @@ impl Reader<'_> {
         }
         let Some((path, place)) = path else {
             let help = format!("write `{} = {{ path = \"data.jsonl\" }}`", key.text);
-            return self.wrong(Diagnostic::error(format!("the source `{}` does not say where it is", key.text)).at(&key.place, "").help(help));
+            return self
+                .wrong(Diagnostic::error(format!("the source `{}` does not say where it is", key.text)).at(&key.place, "").help(help));
         };
         Some(Origin::Path { path, place })
     }

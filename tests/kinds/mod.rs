@@ -12,10 +12,8 @@ pub struct Shape {
     expand: fn(&Declared) -> Result<Vec<Part>, Vec<Problem>>,
 }
 
-static ARCH: &[Field] = &[
-    Field::required("hidden_size", Type::Int(1, 4096), "Width."),
-    Field::default("num_hidden_layers", Type::Int(1, 100), "2", "Depth."),
-];
+static ARCH: &[Field] =
+    &[Field::required("hidden_size", Type::Int(1, 4096), "Width."), Field::default("num_hidden_layers", Type::Int(1, 100), "2", "Depth.")];
 
 static DATASET: Shape = Shape {
     name: "dataset",
@@ -119,7 +117,8 @@ static EVALUATE: Shape = Shape {
             report
         };
         let mut parts = vec![report("", false, "model")];
-        let mut verdict = Part { task: Task { action: "gate", params: Params::new() }, ..part(declared, "gate", "gate", Artifact::Verdict, &[]) };
+        let mut verdict =
+            Part { task: Task { action: "gate", params: Params::new() }, ..part(declared, "gate", "gate", Artifact::Verdict, &[]) };
         verdict.task.params.extend(gates.clone().map(|gates| ("gate".to_string(), gates)));
         verdict.inputs.push(PartPort::part("report", 0));
         let mut problems = Vec::new();
@@ -211,7 +210,9 @@ pub fn show(plan: &slmops::plan::Plan) -> String {
     let mut out = String::new();
     for node in &plan.nodes {
         match node {
-            Node::Source(source) => out += &format!("{} = {}\n", source.name, source.path.strip_prefix(&plan.root).unwrap_or(&source.path).display()),
+            Node::Source(source) => {
+                out += &format!("{} = {}\n", source.name, source.path.strip_prefix(&plan.root).unwrap_or(&source.path).display())
+            }
             Node::Action(action) => {
                 let hidden = if action.hidden { " (hidden)" } else { "" };
                 out += &format!("{}{hidden}: {} {}\n", action.names.join(" = "), action.kind.name(), action.task.action);
