@@ -14,16 +14,41 @@ pub enum Reason {
     FirstBuild,
     /// It was built, but its last result is no longer in the store: nothing to compare with.
     Forgotten,
-    FormatChanged { old: String, new: String },
-    KindChanged { old: String, new: String },
-    RevisionRaised { old: String, new: String },
-    NumericsRaised { old: String, new: String },
-    ActionChanged { old: String, new: String },
-    ParameterChanged { name: String, old: Option<String>, new: Option<String> },
+    FormatChanged {
+        old: String,
+        new: String,
+    },
+    KindChanged {
+        old: String,
+        new: String,
+    },
+    RevisionRaised {
+        old: String,
+        new: String,
+    },
+    NumericsRaised {
+        old: String,
+        new: String,
+    },
+    ActionChanged {
+        old: String,
+        new: String,
+    },
+    ParameterChanged {
+        name: String,
+        old: Option<String>,
+        new: Option<String>,
+    },
     /// `port[index]` holds other files now.
-    InputChanged { port: String, old: Option<String>, new: Option<String> },
+    InputChanged {
+        port: String,
+        old: Option<String>,
+        new: Option<String>,
+    },
     /// Part of its result was damaged or lost: what and how.
-    Damaged { what: String },
+    Damaged {
+        what: String,
+    },
     /// The user asked to run it whatever the cache holds.
     Asked,
 }

@@ -19,7 +19,7 @@ impl Example {
         let start = prompt.len().max(1);
         let mut tokens = prompt;
         tokens.extend_from_slice(completion);
-        let scored = if start < tokens.len() { vec![start..tokens.len()] } else { Vec::new() };
+        let scored = from(start, &tokens);
         Example { tokens, scored }
     }
 
@@ -68,8 +68,8 @@ impl Encoder<'_> {
     pub fn text(&self, text: &str) -> Result<Example, ModelError> {
         let mut tokens = self.tokenizer.encode(text)?;
         tokens.extend(self.tokenizer.eos.as_ref().map(|eos| eos.id));
-        let end = tokens.len();
-        Ok(Example { tokens, scored: if end > 1 { vec![1..end] } else { Vec::new() } })
+        let scored = from(1, &tokens);
+        Ok(Example { tokens, scored })
     }
 
     /// A conversation as the texts that are encoded each on its own: an answer's tokens never depend on how it is read, because a
@@ -101,6 +101,10 @@ impl Encoder<'_> {
     }
 }
 
+fn from(start: usize, tokens: &[u32]) -> Vec<Range<usize>> {
+    std::iter::once(start..tokens.len()).filter(|range| !range.is_empty()).collect()
+}
+
 /// Whether the loss is taken on a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
@@ -119,7 +123,7 @@ mod tests {
         let encoder = Encoder { tokenizer: &tokenizer, chat: &chat };
         let pair = encoder.pair("ab", "xyz").unwrap();
         assert_eq!(pair.tokens.len(), 2 + 1 + 3 + 1);
-        assert_eq!(pair.scored, [3..7]);
+        assert_eq!(pair.scored, from(3, &pair.tokens));
         assert_eq!(pair.tokens[..3], encoder.prompt("ab").unwrap());
         assert_eq!(pair.tokens.last(), Some(&0));
         let turns = [Message::user("a"), Message::assistant("b"), Message::user("c"), Message::assistant("d")];
@@ -127,7 +131,8 @@ mod tests {
         assert_eq!(talk.scored, [2..4, 6..8]);
         assert_eq!(talk.scored_tokens(), 4);
         let text = encoder.text("abc").unwrap();
-        assert_eq!((text.tokens.len(), text.scored), (4, vec![1..4]));
+        assert_eq!(text.tokens.len(), 4);
+        assert_eq!(text.scored, from(1, &text.tokens));
     }
 
     #[test]
@@ -137,7 +142,7 @@ mod tests {
         assert!(encoder.text("").unwrap().scored.is_empty());
         assert!(encoder.conversation(&[]).unwrap().tokens.is_empty());
         assert!(Example::of(vec![], &[5]).scored.is_empty());
-        assert_eq!(Example::of(vec![], &[5, 6]).scored, [1..2]);
+        assert_eq!(Example::of(vec![], &[5, 6]).scored, from(1, &[5, 6]));
     }
 
     #[test]

@@ -3,15 +3,20 @@
 //! A [`Model`] is everything that turns text into text: a [`Config`] (shapes), [`Weights`] (numbers), a [`Tokenizer`] and a [`ChatTemplate`].
 //! [`example`] turns records into tokens, [`decoder`] runs and trains, [`generate`] and [`score`] are what others call.
 
+pub mod bpe;
 pub mod bytes;
 pub mod chat;
 pub mod config;
+pub mod decoder;
 mod error;
 pub mod example;
 pub mod folder;
+pub mod generate;
 pub mod gguf;
+pub mod init;
 pub mod quant;
 pub mod safetensors;
+pub mod score;
 pub mod tokenizer;
 pub mod weights;
 
@@ -21,6 +26,8 @@ pub use chat::{ChatTemplate, Message};
 pub use config::Config;
 pub use error::{ModelError, read_limited};
 pub use example::{Encoder, Example};
+pub use generate::Generate;
+pub use score::Scored;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -36,7 +43,7 @@ impl Model {
     /// A Hugging Face folder, a GGUF file, or a folder with exactly one GGUF file.
     pub fn load(path: &Path) -> Result<Model, ModelError> {
         match folder::gguf_file(path)? {
-            Some(file) => Err(ModelError::unsupported(format!("`{}`", file.display()), "GGUF files are not read yet")),
+            Some(file) => gguf::load(&file),
             None => folder::load(path),
         }
     }

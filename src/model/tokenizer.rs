@@ -99,6 +99,16 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// The same tokenizer, its `tokenizer.json` as the `tokenizers` crate writes it: vocabulary by token, indented.
+    pub(super) fn canonical(self) -> Result<Tokenizer, ModelError> {
+        let text = self.inner.to_string(true).map_err(|error| ModelError::malformed("tokenizer.json", error))?;
+        Ok(Tokenizer { json: format!("{text}\n").into_bytes(), ..self })
+    }
+
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
     /// The bytes of `tokenizer.json`, as they were read.
     pub fn json(&self) -> &[u8] {
         &self.json

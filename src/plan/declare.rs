@@ -9,7 +9,7 @@ use super::common;
 use crate::base::{Diagnostic, Place, suggest};
 use crate::manifest::matrix::{self, Axis, Target};
 use crate::manifest::{Data, Key, Manifest, Table, Value, names};
-use crate::steps::{Kind, Project, Type};
+use crate::steps::{Kind, Project, Type, device};
 
 /// A declared step, one cell for each combination of its matrix.
 pub struct Declaration<'m> {
@@ -122,10 +122,10 @@ impl<'m> Reader<'_, 'm> {
             };
             let what = format!("`[device.{}]`", key.text);
             let before = self.diagnostics.len();
-            check::unknown(common::DEVICE.iter().map(|field| field.name), table, &what, self.diagnostics);
+            check::unknown(device::FIELDS.iter().map(|field| field.name), table, &what, self.diagnostics);
             let owner = Owner { what: &what, place: &key.place };
             let checker = Checker::new(&devices, self.defaults, self.diagnostics);
-            let mut params = checker.check(common::DEVICE, &[table], owner).params;
+            let mut params = checker.check(device::FIELDS, &[table], owner).params;
             params.insert("name".to_string(), Json::from(key.text.as_str()));
             let is_good = self.diagnostics.len() == before;
             devices.insert(key.text.clone(), is_good.then_some(Json::Object(params)));

@@ -8,8 +8,10 @@ pub mod bundle;
 pub mod dataset;
 pub mod device;
 pub mod evaluate;
+pub mod exec;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -19,6 +21,9 @@ pub use io::{Failure, Io};
 /// Every step kind, in the order in which help lists them.
 pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset, //
+    &quantize::Quantize,
+    &evaluate::Evaluate,
+    &exec::KIND,
     &bundle::KIND,
 ];
 

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(sweep(tmp).unwrap(), 3);
         let left = files::names(tmp).unwrap();
         let pid = std::process::id();
-        assert_eq!(left, [format!("{pid}-0"), format!("{pid}-0.lock")]);
+        assert_eq!(left, [format!("{pid}-0"), format!("{pid}-0.lock")].map(std::ffi::OsString::from));
         let second = Session::begin(tmp).unwrap();
         assert_ne!(second.folder, live.folder);
         drop((live, second));

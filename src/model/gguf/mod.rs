@@ -1,15 +1,23 @@
 //! GGUF: the file format of llama.cpp, read and written by our own code.
 //!
-//! [`read`] and [`write`] know the container only.
+//! [`read`] and [`write`] know the container only, [`llama`] knows what a model's parts are called in it, [`tokens`] its tokenizer.
 
+mod file_type;
+pub mod llama;
 pub mod read;
+mod tokens;
 pub mod value;
 pub mod write;
 
+pub use file_type::{file_type_id, file_type_name};
+pub use llama::{load, save};
 pub use read::{Gguf, Header, TensorInfo};
 pub use value::{Array, Value};
 pub use write::{TensorPlan, Writer};
 
+use std::path::Path;
+
+use crate::model::ModelError;
 use crate::model::quant::QuantError;
 
 /// Where tensors begin: at multiples of this, unless a file says otherwise.
@@ -52,10 +60,25 @@ pub enum GgufError {
     Quant(#[from] QuantError),
 }
 
+/// Opens a file, its name in every error.
+pub fn open(path: &Path) -> Result<Gguf, ModelError> {
+    Gguf::open(path).map_err(|error| named("open", path, error))
+}
+
+/// The error with the file's name in it.
+pub fn named(doing: &'static str, path: &Path, error: GgufError) -> ModelError {
+    match error {
+        GgufError::Io(error) => ModelError::io(doing, path, error),
+        error => ModelError::malformed(format!("`{}`", path.display()), error),
+    }
+}
+
 /// A name from the file, cut and with its control characters escaped, so that it cannot play tricks on a terminal.
 fn shown(name: &str) -> String {
     name.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
