@@ -25,7 +25,7 @@ pub enum ExtractError {
 /// Verifies the bundle and writes its files to `folder`, which appears whole or not at all. It must be absent or empty.
 pub fn extract(bundle: &Path, folder: &Path) -> Result<Summary, ExtractError> {
     let summary = read::verify(bundle).map_err(ExtractError::Damaged)?;
-    if fs::symlink_metadata(folder).is_ok() && files::names(folder).map_err(failed("read", folder))?.first().is_some() {
+    if fs::symlink_metadata(folder).is_ok() && !files::names(folder).map_err(failed("read", folder))?.is_empty() {
         return Err(ExtractError::NotEmpty(folder.to_path_buf()));
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -16,6 +16,7 @@ pub mod optim;
 pub mod reduce;
 pub mod rng;
 pub mod rope;
+mod softmax;
 
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
 pub use embedding::{gather, scatter_add};
@@ -28,3 +29,6 @@ pub use rope::{Rope, Turn, rope};
 
 /// Raised whenever equal inputs would give other bits. It is part of the key of every step that computes with these kernels.
 pub const NUMERICS_VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -56,3 +56,53 @@ pub fn shuffle<T>(items: &mut [T], seed: u64, stream: u64) {
         items.swap(i, j as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers of the authors' own test suite (Random123, `kat_vectors`).
+    #[test]
+    fn philox_gives_the_known_answers() {
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let pi = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
+        assert_eq!(philox(pi, [0xa409_3822, 0x299f_31d0]), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn the_distributions_have_their_moments() {
+        let n = 100_000;
+        let moments = |f: &dyn Fn(u64) -> f64| {
+            let (sum, squares) = (0..n).map(f).fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+            (sum / n as f64, squares / n as f64)
+        };
+        let (mean, square) = moments(&|i| f64::from(normal(1, 2, i)));
+        assert!(mean.abs() < 0.01 && (square - 1.0).abs() < 0.02, "{mean} {square}");
+        let (mean, square) = moments(&|i| f64::from(uniform(1, 3, i)));
+        assert!((mean - 0.5).abs() < 0.005 && (square - 1.0 / 3.0).abs() < 0.005, "{mean} {square}");
+        let mut counts = [0; 7];
+        (0..70_000).for_each(|i| counts[below(1, 4, i, 7) as usize] += 1);
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+        assert_eq!((below(1, 4, 0, 0), below(1, 4, 0, 1)), (0, 0));
+    }
+
+    #[test]
+    fn seeds_streams_and_indices_are_independent() {
+        let all = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1 << 32, 0, 0), (0, 1 << 32, 0), (0, 0, 1 << 32)];
+        let mut seen: Vec<u64> = all.iter().map(|(seed, stream, index)| bits(*seed, *stream, *index)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), all.len());
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_item() {
+        let mut items: Vec<u32> = (0..1000).collect();
+        shuffle(&mut items, 1, 2);
+        assert!(items.iter().enumerate().filter(|(i, item)| *i as u32 == **item).count() < 10);
+        items.sort_unstable();
+        assert_eq!(items, (0..1000).collect::<Vec<_>>());
+        shuffle::<u32>(&mut [], 1, 2);
+    }
+}

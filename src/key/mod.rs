@@ -53,7 +53,7 @@ impl Content {
 /// All that an action's result may depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    pub kind: &'a dyn Kind,
+    pub kind: &'static dyn Kind,
     pub task: &'a Task,
     /// Port names and their inputs, in the order in which the step sees them.
     pub inputs: &'a [(String, Vec<Content>)],

@@ -59,15 +59,31 @@ fn golden_keys() {
     let task = task(json!({"b": 3.0, "a": {"x y": [1, 2.5, "three"], "empty": {}, "list": []}, "flag": true, "tiny": 1e-30}));
     let subject = Subject { kind: &Plain, task: &task, inputs: &inputs };
     let text = KeyRecord::of(&subject).encode();
-    insta::assert_snapshot!(text, @"");
-    insta::assert_snapshot!(of(&subject), @"");
+    insta::assert_snapshot!(text, @r###"
+    format	slmops.action.1
+    kind	plain
+    revision	7
+    action	act
+    param.a.empty	{}
+    param.a.list	[]
+    param.a."x y"[0]	1
+    param.a."x y"[1]	2.5
+    param.a."x y"[2]	"three"
+    param.b	3
+    param.flag	true
+    param.tiny	1e-30
+    input.data.seen[0]	file:17762fddd969a453925d65717ac3eea21320b66b54342fde15128d6caf21215f
+    input.data.seen[1]	folder:10e5cf3d3c8a4f9f3468c8cc58eea84892a22fdadbc1acb22410190044c1d553
+    input.none	[]
+    "###);
+    insta::assert_snapshot!(of(&subject), @"593951c86579f87d1990917647cb48e720f225c1b396f09efcc7cb8815fc290a");
     assert_eq!(KeyRecord::parse(&text).unwrap().key(), of(&subject));
 }
 
 #[test]
 fn the_numeric_version_is_in_the_keys_of_numeric_kinds_only() {
     let task = task(json!({}));
-    let names = |kind: &dyn Kind| {
+    let names = |kind: &'static dyn Kind| {
         let record = KeyRecord::of(&Subject { kind, task: &task, inputs: &[] });
         record.fields().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
@@ -153,7 +169,7 @@ fn reasons_name_the_field_with_its_old_and_new_value() {
         said,
         [
             "fresh[0]: not set → 1".to_string(),
-            "learning_rate: 3e-3 → 1e-3".to_string(),
+            "learning_rate: 0.003 → 0.001".to_string(),
             format!("input data[0] changed: {one} → {two}"),
             "gone: \"x\" → not set".to_string(),
         ]

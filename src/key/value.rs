@@ -51,7 +51,7 @@ fn number(n: &Number) -> String {
         if value == value.trunc() && value.abs() < 18_446_744_073_709_551_616.0 {
             return format!("{}", value as i128);
         }
-        return format!("{value:e}");
+        return format!("{value:?}");
     }
     n.to_string()
 }

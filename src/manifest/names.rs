@@ -28,6 +28,11 @@ pub fn entry_fault(name: &str) -> Option<String> {
     fault(&name.replace('.', "_"))
 }
 
+/// What is wrong with an entry's name that may be a path of such names (`files = { "docs/manual.txt" = … }`); it stays below where it is put.
+pub fn path_fault(name: &str) -> Option<String> {
+    name.split('/').find_map(entry_fault)
+}
+
 /// A reference as written: a step or source, maybe a part of it, maybe picked from its variants.
 #[derive(Clone, Debug)]
 pub struct Reference {

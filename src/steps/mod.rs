@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod device;
 pub mod distill;
 pub mod evaluate;
+pub mod exec;
 pub mod field;
 pub mod io;
 pub mod quantize;
@@ -21,8 +22,16 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] =
-    &[&dataset::Dataset, &tokenizer::Tokenizer, &train::Train, &distill::Distill, &quantize::Quantize, &bundle::KIND];
+pub static KINDS: &[&dyn Kind] = &[
+    &dataset::Dataset,
+    &tokenizer::Tokenizer,
+    &train::Train,
+    &distill::Distill,
+    &quantize::Quantize,
+    &evaluate::Evaluate,
+    &exec::KIND,
+    &bundle::KIND,
+];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)

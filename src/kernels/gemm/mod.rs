@@ -53,7 +53,7 @@ impl<'a> Mat<'a> {
     }
 
     /// The view of some rows and columns, as they are read.
-    fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Mat<'a> {
+    pub(super) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Mat<'a> {
         let (rows, cols) = if self.transposed { (cols, rows) } else { (rows, cols) };
         let data = if rows.is_empty() || cols.is_empty() { &[] } else { &self.data[rows.start * self.stride + cols.start..] };
         Mat { data, rows: rows.len(), cols: cols.len(), ..*self }
@@ -61,7 +61,7 @@ impl<'a> Mat<'a> {
 
     /// A stored row.
     #[inline(always)]
-    fn row(&self, i: usize) -> &'a [f32] {
+    pub(super) fn row(&self, i: usize) -> &'a [f32] {
         &self.data[i * self.stride..][..self.cols]
     }
 }

@@ -76,8 +76,8 @@ fn transposed<S: Simd>(s: S, b: &Mat, k: usize, first: usize, to: &mut [Line], s
     let whole = if first + LANES <= b.rows { k / LANES * LANES } else { 0 };
     for p in (0..whole).step_by(LANES) {
         let square = s.transpose(&b.data[first * b.stride + p..], b.stride);
-        for (j, values) in square.into_iter().enumerate() {
-            s.store(values, &mut to[(p + j) * step].0);
+        for (j, values) in square.iter().enumerate() {
+            s.store(*values, &mut to[(p + j) * step].0);
         }
     }
     for j in 0..LANES {

@@ -44,14 +44,14 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(s: S, left: Left, b:
         Left::Rows(rows) => by_rows::<S, HEIGHT, VECTORS>(s, rows, b),
         Left::Columns(columns) => by_columns::<S, HEIGHT, VECTORS>(s, columns, b),
     };
-    for (c, sums) in c.iter_mut().zip(sums) {
+    for (c, sums) in c.iter_mut().zip(&sums) {
         let c = &mut c[first..];
         let (whole, rest) = c.as_chunks_mut::<LANES>();
         let vectors = whole.len();
-        for (v, sum) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
             match whole.get_mut(v) {
-                Some(c) => s.store(s.add(s.load(c), sum), c),
-                None if v == vectors => s.store_part(s.add(s.load_part(rest, 0.0), sum), rest),
+                Some(c) => s.store(s.add(s.load(c), *sum), c),
+                None if v == vectors => s.store_part(s.add(s.load_part(rest, 0.0), *sum), rest),
                 None => {}
             }
         }
@@ -63,11 +63,11 @@ fn by_rows<S: Simd, const HEIGHT: usize, const VECTORS: usize>(s: S, rows: &[Row
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
     let Some(rows) = rows.first_chunk::<HEIGHT>() else { return sums };
     for p in 0..b.len().min(CHUNK) {
-        let b = b[p].map(|line| s.load(&line.0));
+        let b = lines(s, &b[p]);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let a = s.splat(row.0[p]);
-            for (sum, b) in sums.iter_mut().zip(b) {
-                *sum = s.fma(a, b, *sum);
+            for (sum, b) in sums.iter_mut().zip(&b) {
+                *sum = s.fma(a, *b, *sum);
             }
         }
     }
@@ -83,13 +83,22 @@ fn by_columns<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
     let (columns, _) = columns.as_chunks::<HEIGHT>();
     for (a, b) in columns.iter().zip(b) {
-        let b = b.map(|line| s.load(&line.0));
+        let b = lines(s, b);
         for (sums, a) in sums.iter_mut().zip(a) {
             let a = s.splat(*a);
-            for (sum, b) in sums.iter_mut().zip(b) {
-                *sum = s.fma(a, b, *sum);
+            for (sum, b) in sums.iter_mut().zip(&b) {
+                *sum = s.fma(a, *b, *sum);
             }
         }
     }
     sums
+}
+
+#[inline(always)]
+fn lines<S: Simd, const VECTORS: usize>(s: S, b: &[Line; VECTORS]) -> [S::V; VECTORS] {
+    let mut vectors = [s.splat(0.0); VECTORS];
+    for (vector, line) in vectors.iter_mut().zip(b) {
+        *vector = s.load(&line.0);
+    }
+    vectors
 }

@@ -24,9 +24,18 @@ macro_rules! intrinsics {
     ($(fn $name:ident($($arg:ident),*) = $e:expr;)*) => {$(
         #[inline(always)]
         fn $name(self, $($arg: Pair),*) -> Pair {
-            // SAFETY: `self` proves that the processor has the instructions.
-            let half = |$($arg: __m256),*| unsafe { $e };
-            (half($($arg.0),*), half($($arg.1),*))
+            // No closures: they would not inherit the instruction set before they are inlined.
+            let low = {
+                $(let $arg = $arg.0;)*
+                // SAFETY: `self` proves that the processor has the instructions.
+                unsafe { $e }
+            };
+            let high = {
+                $(let $arg = $arg.1;)*
+                // SAFETY: as above.
+                unsafe { $e }
+            };
+            (low, high)
         }
     )*};
 }
@@ -65,20 +74,14 @@ impl Simd for Avx2 {
     fn transpose(self, from: &[f32], stride: usize) -> [Pair; LANES] {
         assert!(from.len() >= 15 * stride + LANES);
         let mut columns = [self.splat(0.0); LANES];
-        for (part, columns) in columns.chunks_exact_mut(4).enumerate() {
+        for part in 0..4 {
             // SAFETY: `self` proves the instructions; rows 0 to 15 have 16 floats at `i · stride`, which the length was checked for.
-            let half = |first: usize| unsafe {
-                let four = |i: usize| _mm_loadu_ps(from.as_ptr().add((first + i) * stride + 4 * part));
-                // Row i of both groups of four rows: the groups are the register's halves.
-                let halves = |i: usize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(i)), four(i + 4));
-                let (r0, r1, r2, r3) = (halves(0), halves(1), halves(2), halves(3));
-                let (a, b) = (_mm256_castps_pd(_mm256_unpacklo_ps(r0, r1)), _mm256_castps_pd(_mm256_unpacklo_ps(r2, r3)));
-                let (c, d) = (_mm256_castps_pd(_mm256_unpackhi_ps(r0, r1)), _mm256_castps_pd(_mm256_unpackhi_ps(r2, r3)));
-                [_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), _mm256_unpacklo_pd(c, d), _mm256_unpackhi_pd(c, d)]
-                    .map(|v| _mm256_castpd_ps(v))
-            };
-            for ((column, low), high) in columns.iter_mut().zip(half(0)).zip(half(8)) {
-                *column = (low, high);
+            unsafe {
+                let from = from.as_ptr().add(4 * part);
+                let (low, high) = (eight_by_four(from, stride), eight_by_four(from.add(8 * stride), stride));
+                for j in 0..4 {
+                    columns[4 * part + j] = (low[j], high[j]);
+                }
             }
         }
         columns
@@ -98,8 +101,33 @@ impl Simd for Avx2 {
         fn integer_add(a, b) = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
         fn integer_sub(a, b) = _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
         fn integer_half(a) = _mm256_castsi256_ps(_mm256_srai_epi32::<1>(_mm256_castps_si256(a)));
-        fn to_exponent(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
-        fn from_exponent(a) = _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a)));
+        fn exponent_up(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
+        fn exponent_down(a) = _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a)));
         fn integer_to_float(a) = _mm256_cvtepi32_ps(_mm256_castps_si256(a));
+    }
+}
+
+/// Four columns of eight rows.
+///
+/// # Safety
+/// The processor must have AVX2, and each row four floats at `i · stride`.
+#[inline(always)]
+unsafe fn eight_by_four(from: *const f32, stride: usize) -> [__m256; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut r = [_mm256_setzero_ps(); 4];
+        for (i, r) in r.iter_mut().enumerate() {
+            // Row i of both groups of four rows: the groups are the register's halves.
+            let (low, high) = (_mm_loadu_ps(from.add(i * stride)), _mm_loadu_ps(from.add((i + 4) * stride)));
+            *r = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high);
+        }
+        let (a, b) = (_mm256_castps_pd(_mm256_unpacklo_ps(r[0], r[1])), _mm256_castps_pd(_mm256_unpacklo_ps(r[2], r[3])));
+        let (c, d) = (_mm256_castps_pd(_mm256_unpackhi_ps(r[0], r[1])), _mm256_castps_pd(_mm256_unpackhi_ps(r[2], r[3])));
+        [
+            _mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)),
+            _mm256_castpd_ps(_mm256_unpacklo_pd(c, d)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(c, d)),
+        ]
     }
 }

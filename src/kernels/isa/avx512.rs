@@ -61,23 +61,10 @@ impl Simd for Avx512 {
     fn transpose(self, from: &[f32], stride: usize) -> [__m512; LANES] {
         assert!(from.len() >= 15 * stride + LANES);
         let mut columns = [self.splat(0.0); LANES];
-        for (part, columns) in columns.chunks_exact_mut(4).enumerate() {
+        for part in 0..4 {
             // SAFETY: `self` proves the instructions; rows 0 to 15 have 16 floats at `i · stride`, which the length was checked for.
-            columns.copy_from_slice(&unsafe {
-                let four = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * stride + 4 * part));
-                // Row i of each group of four rows: the groups are the register's quarters.
-                let quarters = |i: usize| {
-                    let v = _mm512_castps128_ps512(four(i));
-                    let v = _mm512_insertf32x4::<1>(v, four(i + 4));
-                    let v = _mm512_insertf32x4::<2>(v, four(i + 8));
-                    _mm512_insertf32x4::<3>(v, four(i + 12))
-                };
-                let (r0, r1, r2, r3) = (quarters(0), quarters(1), quarters(2), quarters(3));
-                let (a, b) = (_mm512_castps_pd(_mm512_unpacklo_ps(r0, r1)), _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3)));
-                let (c, d) = (_mm512_castps_pd(_mm512_unpackhi_ps(r0, r1)), _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3)));
-                [_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b), _mm512_unpacklo_pd(c, d), _mm512_unpackhi_pd(c, d)]
-                    .map(|v| _mm512_castpd_ps(v))
-            });
+            let four = unsafe { sixteen_by_four(from.as_ptr().add(4 * part), stride) };
+            columns[4 * part..4 * part + 4].copy_from_slice(&four);
         }
         columns
     }
@@ -95,8 +82,35 @@ impl Simd for Avx512 {
         fn integer_add(a, b) = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
         fn integer_sub(a, b) = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
         fn integer_half(a) = _mm512_castsi512_ps(_mm512_srai_epi32::<1>(_mm512_castps_si512(a)));
-        fn to_exponent(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
-        fn from_exponent(a) = _mm512_castsi512_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)));
+        fn exponent_up(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
+        fn exponent_down(a) = _mm512_castsi512_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(a)));
         fn integer_to_float(a) = _mm512_cvtepi32_ps(_mm512_castps_si512(a));
+    }
+}
+
+/// Four columns of sixteen rows.
+///
+/// # Safety
+/// The processor must have AVX-512 F, and each row four floats at `i · stride`.
+#[inline(always)]
+unsafe fn sixteen_by_four(from: *const f32, stride: usize) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut r = [_mm512_setzero_ps(); 4];
+        for (i, r) in r.iter_mut().enumerate() {
+            // Row i of each group of four rows: the groups are the register's quarters.
+            let v = _mm512_castps128_ps512(_mm_loadu_ps(from.add(i * stride)));
+            let v = _mm512_insertf32x4::<1>(v, _mm_loadu_ps(from.add((i + 4) * stride)));
+            let v = _mm512_insertf32x4::<2>(v, _mm_loadu_ps(from.add((i + 8) * stride)));
+            *r = _mm512_insertf32x4::<3>(v, _mm_loadu_ps(from.add((i + 12) * stride)));
+        }
+        let (a, b) = (_mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1])), _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3])));
+        let (c, d) = (_mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1])), _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3])));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(c, d)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)),
+        ]
     }
 }

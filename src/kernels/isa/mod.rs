@@ -121,8 +121,8 @@ pub trait Simd: Copy {
     /// The lanes' bits as i32, halved (rounding down).
     fn integer_half(self, a: Self::V) -> Self::V;
     /// The lanes' bits, moved up to or down from the exponent's place (23 bits; down is logical).
-    fn to_exponent(self, a: Self::V) -> Self::V;
-    fn from_exponent(self, a: Self::V) -> Self::V;
+    fn exponent_up(self, a: Self::V) -> Self::V;
+    fn exponent_down(self, a: Self::V) -> Self::V;
     /// The lanes' bits as i32, converted to f32.
     fn integer_to_float(self, a: Self::V) -> Self::V;
 
@@ -135,7 +135,11 @@ pub trait Simd: Copy {
                 column[i] = *value;
             }
         }
-        columns.map(|column| self.load(&column))
+        let mut vectors = [self.splat(0.0); LANES];
+        for (vector, column) in vectors.iter_mut().zip(&columns) {
+            *vector = self.load(column);
+        }
+        vectors
     }
 
     #[inline(always)]
@@ -167,6 +171,9 @@ pub trait Simd: Copy {
 }
 
 /// Defines functions whose body is generic over [`Simd`]: one clone for each instruction set, chosen at every call.
+///
+/// What the body calls must be `#[inline(always)]` or part of core's iterators over slices: a closure given to a function that is not
+/// inlined (`array::map`) is compiled without the instruction set, which costs a call for each operation.
 ///
 /// `fn name<S>(s, …)` becomes `fn name(…)`: in the body `S` is the vector type's trait and `s` its value.
 macro_rules! clones {

@@ -23,8 +23,10 @@ macro_rules! intrinsics {
     ($(fn $name:ident($($arg:ident),*) = $e:expr;)*) => {$(
         #[inline(always)]
         fn $name(self, $($arg: Quad),*) -> Quad {
-            // SAFETY: `self` proves that the processor has the instructions.
-            let quarter = |$($arg: float32x4_t),*| unsafe { $e };
+            let quarter = |$($arg: float32x4_t),*| {
+                // SAFETY: `self` proves that the processor has the instructions.
+                unsafe { $e }
+            };
             [quarter($($arg[0]),*), quarter($($arg[1]),*), quarter($($arg[2]),*), quarter($($arg[3]),*)]
         }
     )*};
@@ -78,8 +80,8 @@ impl Simd for Neon {
         fn integer_add(a, b) = vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
         fn integer_sub(a, b) = vreinterpretq_f32_u32(vsubq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
         fn integer_half(a) = vreinterpretq_f32_s32(vshrq_n_s32::<1>(vreinterpretq_s32_f32(a)));
-        fn to_exponent(a) = vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a)));
-        fn from_exponent(a) = vreinterpretq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(a)));
+        fn exponent_up(a) = vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a)));
+        fn exponent_down(a) = vreinterpretq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(a)));
         fn integer_to_float(a) = vcvtq_f32_s32(vreinterpretq_s32_f32(a));
     }
 }

@@ -94,11 +94,11 @@ impl Simd for Portable {
         each_integer(|i| ((a[i].to_bits() as i32) >> 1) as u32)
     }
     #[inline(always)]
-    fn to_exponent(self, a: Self::V) -> Self::V {
+    fn exponent_up(self, a: Self::V) -> Self::V {
         each_integer(|i| a[i].to_bits() << 23)
     }
     #[inline(always)]
-    fn from_exponent(self, a: Self::V) -> Self::V {
+    fn exponent_down(self, a: Self::V) -> Self::V {
         each_integer(|i| a[i].to_bits() >> 23)
     }
     #[inline(always)]

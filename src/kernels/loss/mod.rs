@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 pub use row::log_softmax_row;
-pub use topk::{log_norm_row, top_k_row};
+pub use topk::top_k_row;
 
 /// Rows of one task.
 const GROUP_ROWS: usize = 8;
@@ -46,10 +46,10 @@ impl Divergence {
 pub enum Teacher<'a> {
     /// All logits, rows × vocab.
     Dense(&'a [f32]),
-    /// The `k` largest logits of each row (rows × k, raw) with their distinct ids, and `log_norm`: one number a row, ln Σ exp(logit / T)
-    /// over the *whole* vocabulary at the temperature T of the loss ([`log_norm_row`]). The teacher's true probabilities are therefore known;
-    /// what the top k leave is one further outcome, "any other token", for teacher and student alike.
-    TopK { k: usize, ids: &'a [u32], logits: &'a [f32], log_norm: &'a [f32] },
+    /// The `k` largest logits of each row (rows × k, raw) with their distinct ids, and `log_rest`: one number a row, ln Σ exp(logit / T)
+    /// over all *other* tokens at the temperature T of the loss, −∞ if there are none. [`top_k_row`] gives all three. The teacher's true
+    /// probabilities are therefore known; the others are one further outcome, "any other token", for teacher and student alike.
+    TopK { k: usize, ids: &'a [u32], logits: &'a [f32], log_rest: &'a [f32] },
 }
 
 /// Teacher, divergence and temperature of a distillation loss.
@@ -136,9 +136,9 @@ fn check(soft: &Soft, vocab: usize, rows: usize) {
     }
     match soft.teacher {
         Teacher::Dense(logits) => assert_eq!(logits.len(), rows * vocab, "distill: teacher logits"),
-        Teacher::TopK { k, ids, logits, log_norm } => {
+        Teacher::TopK { k, ids, logits, log_rest } => {
             assert!(k > 0 && k <= vocab, "distill: top {k} of {vocab}");
-            assert!(ids.len() == rows * k && logits.len() == rows * k && log_norm.len() == rows, "distill: top-k shapes disagree");
+            assert!(ids.len() == rows * k && logits.len() == rows * k && log_rest.len() == rows, "distill: top-k shapes disagree");
         }
     }
 }
@@ -151,8 +151,8 @@ fn soft_row(row: &mut [f32], i: usize, soft: &Soft, weight: f32) -> Result<f32, 
             log_p.resize(row.len(), 0.0);
             row::dense(row, &logits[i * row.len()..(i + 1) * row.len()], log_p, soft.divergence, 1.0 / t, weight * t)
         }),
-        Teacher::TopK { k, ids, logits, log_norm } => {
-            let top = topk::Top { ids: &ids[i * k..(i + 1) * k], logits: &logits[i * k..(i + 1) * k], log_norm: log_norm[i] };
+        Teacher::TopK { k, ids, logits, log_rest } => {
+            let top = topk::Top { ids: &ids[i * k..(i + 1) * k], logits: &logits[i * k..(i + 1) * k], log_rest: log_rest[i] };
             topk::loss(row, &top, soft.divergence, 1.0 / t, weight * t)
         }
     }?;

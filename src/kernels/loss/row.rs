@@ -3,61 +3,11 @@
 use super::Divergence;
 use crate::kernels::isa::{LANES, Simd, clones};
 use crate::kernels::math::{exp_v, ln_v, ln64};
-use crate::kernels::reduce::{fold, max_v};
+use crate::kernels::reduce::fold;
+use crate::kernels::softmax::{exp_row, log_softmax_v};
 
 pub const BAD_LOGITS: &str = "the logits are not finite";
 pub const BAD_TEACHER: &str = "the teacher's logits are not finite";
-
-/// Replaces `row` by exp(row·scale − max) and returns (max, sum); the sum is NaN if any logit is NaN or +∞, or all are −∞.
-#[inline(always)]
-fn exp_row<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
-    let max = max_v(s, row) * scale;
-    let (vs, rest) = row.as_chunks_mut::<LANES>();
-    let mut sum = s.splat(0.0);
-    for v in vs {
-        let e = exp_v(s, shifted(s, s.load(v), scale, max));
-        sum = s.add(sum, e);
-        s.store(e, v);
-    }
-    let e = exp_v(s, shifted(s, s.load_part(rest, f32::NEG_INFINITY), scale, max));
-    s.store_part(e, rest);
-    (max, fold(s.to_array(s.add(sum, e))))
-}
-
-/// x·scale − max.
-#[inline(always)]
-fn shifted<S: Simd>(s: S, x: S::V, scale: f32, max: f32) -> S::V {
-    s.sub(s.mul(x, s.splat(scale)), s.splat(max))
-}
-
-/// (max, sum) as [`exp_row`] finds them, the row left alone.
-#[inline(always)]
-pub fn sum_exp_v<S: Simd>(s: S, row: &[f32], scale: f32) -> (f32, f32) {
-    let max = max_v(s, row) * scale;
-    let (vs, rest) = row.as_chunks::<LANES>();
-    let mut sum = s.splat(0.0);
-    for v in vs {
-        sum = s.add(sum, exp_v(s, shifted(s, s.load(v), scale, max)));
-    }
-    let e = exp_v(s, shifted(s, s.load_part(rest, f32::NEG_INFINITY), scale, max));
-    (max, fold(s.to_array(s.add(sum, e))))
-}
-
-/// `row = (row·scale − max) − ln Σ exp(row·scale − max)`; `None` if the sum is no number.
-#[inline(always)]
-pub fn log_softmax_v<S: Simd>(s: S, row: &mut [f32], scale: f32) -> Option<()> {
-    let (max, sum) = sum_exp_v(s, row, scale);
-    if !sum.is_finite() {
-        return None;
-    }
-    let ln_sum = s.splat(ln64(f64::from(sum)) as f32);
-    let (vs, rest) = row.as_chunks_mut::<LANES>();
-    for v in vs {
-        s.store(s.sub(shifted(s, s.load(v), scale, max), ln_sum), v);
-    }
-    s.store_part(s.sub(shifted(s, s.load_part(rest, 0.0), scale, max), ln_sum), rest);
-    Some(())
-}
 
 /// One lane's share of a divergence: its term, the student's probability q, and q · ∂/∂q. 0 · ln 0 is 0.
 #[inline(always)]

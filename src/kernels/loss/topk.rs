@@ -1,4 +1,4 @@
-//! The divergence of one row from a teacher of whom the largest logits and the normaliser are known.
+//! The divergence of one row from a teacher of whom the largest logits and the sum of the others are known.
 //!
 //! The k known tokens and "any other token" are k + 1 outcomes; the divergence is taken between the two distributions over these. It is a
 //! lower bound of the full one (merging outcomes never raises an f-divergence), is zero only where the known probabilities agree,
@@ -8,25 +8,21 @@
 use std::cell::RefCell;
 
 use super::Divergence;
-use super::row::{BAD_LOGITS, BAD_TEACHER, log_softmax_v, sum_exp_v, term_v};
+use super::row::{BAD_LOGITS, BAD_TEACHER, term_v};
 use crate::kernels::isa::{LANES, clones};
-use crate::kernels::math::{exp, exp_v, ln64};
+use crate::kernels::math::ln64;
 use crate::kernels::reduce::fold;
+use crate::kernels::softmax::{exp_row, log_softmax_v, sum_exp_v};
 
 /// One row of a top-k teacher.
 #[derive(Clone, Copy, Debug)]
 pub struct Top<'a> {
     pub ids: &'a [u32],
     pub logits: &'a [f32],
-    pub log_norm: f32,
+    pub log_rest: f32,
 }
 
-/// The least mass of the teacher's "any other token": what f32 can tell from none.
-const LEAST_REST: f64 = 1.0 / (1u64 << 24) as f64;
-/// How far above 1 rounding may take the sum of the teacher's known probabilities.
-const MASS_SLACK: f64 = 1e-3;
-
-/// The outcomes of one row, padded to whole vectors with impossible ones.
+/// Logarithms of the outcomes' probabilities: the known tokens, any other token, then impossible ones that fill whole vectors.
 #[derive(Default)]
 struct Outcomes {
     log_p: Vec<[f32; LANES]>,
@@ -39,62 +35,53 @@ thread_local! {
 
 /// Replaces `row` by `weight` times the gradient with respect to the scaled logits.
 pub fn loss(row: &mut [f32], top: &Top, divergence: Divergence, scale: f32, weight: f32) -> Result<f32, &'static str> {
-    OUTCOMES.with_borrow_mut(|outcomes| {
+    OUTCOMES.with_borrow_mut(|Outcomes { log_p, log_q }| {
         let vectors = (top.ids.len() + 1).div_ceil(LANES);
-        for list in [&mut outcomes.log_p, &mut outcomes.log_q] {
+        for list in [&mut *log_p, &mut *log_q] {
             list.clear();
             list.resize(vectors, [f32::NEG_INFINITY; LANES]);
         }
-        let rest = student(row, top, outcomes.log_q.as_flattened_mut(), scale)?;
-        teacher(row.len(), top, outcomes.log_p.as_flattened_mut(), scale)?;
-        let loss = terms(&mut outcomes.log_p, &mut outcomes.log_q, divergence);
-        gradient(row, top, outcomes, rest, weight);
+        let sum = student(row, top, log_q.as_flattened_mut(), scale)?;
+        teacher(row.len(), top, log_p.as_flattened_mut(), scale)?;
+        let loss = terms(log_p, log_q, divergence);
+        spread(row, top, log_q.as_flattened(), sum, weight);
         Ok(loss)
     })
 }
 
-/// Logarithms of the teacher's outcomes.
 fn teacher(vocab: usize, top: &Top, log_p: &mut [f32], scale: f32) -> Result<(), &'static str> {
-    let mut mass = 0.0;
     for (log_p, logit) in log_p.iter_mut().zip(top.logits) {
-        *log_p = logit * scale - top.log_norm;
-        mass += f64::from(exp(*log_p));
-    }
-    if !mass.is_finite() {
-        return Err(BAD_TEACHER);
-    }
-    if mass > 1.0 + MASS_SLACK {
-        return Err("the teacher's largest probabilities add up to more than 1");
+        *log_p = logit * scale;
     }
     if top.ids.len() < vocab {
-        log_p[top.ids.len()] = ln64((1.0 - mass).max(LEAST_REST)) as f32;
+        log_p[top.ids.len()] = top.log_rest;
     }
-    Ok(())
+    if log_softmax(log_p) { Ok(()) } else { Err(BAD_TEACHER) }
 }
 
-/// Logarithms of the student's outcomes. The row becomes the student's probabilities, 0 for the known tokens; returns the sum of the others.
+/// The row becomes the exponentials of the other tokens, 0 for the known ones; returns their sum.
 fn student(row: &mut [f32], top: &Top, log_q: &mut [f32], scale: f32) -> Result<f32, &'static str> {
-    if !log_softmax_in_place(row, scale) {
-        return Err(BAD_LOGITS);
-    }
     for (log_q, id) in log_q.iter_mut().zip(top.ids) {
         let logit = &mut row[*id as usize];
-        *log_q = *logit;
+        *log_q = *logit * scale;
         *logit = f32::NEG_INFINITY;
     }
-    let rest = exp_in_place(row).max(f32::MIN_POSITIVE);
-    if top.ids.len() < row.len() {
-        log_q[top.ids.len()] = ln64(f64::from(rest)) as f32;
-    }
-    Ok(rest)
+    let sum = if row.iter().all(|x| *x == f32::NEG_INFINITY) {
+        row.fill(0.0);
+        1.0
+    } else {
+        let (max, sum) = exponentials(row, scale);
+        log_q[top.ids.len()] = (f64::from(max) + ln64(f64::from(sum))) as f32;
+        sum
+    };
+    if log_softmax(log_q) { Ok(sum) } else { Err(BAD_LOGITS) }
 }
 
-/// Writes the gradient from `log_q`'s place, which now holds it for each outcome.
-fn gradient(row: &mut [f32], top: &Top, outcomes: &Outcomes, rest: f32, weight: f32) {
-    let slopes = outcomes.log_q.as_flattened();
-    let other = weight * (slopes[top.ids.len().min(slopes.len() - 1)] / rest);
+/// Writes the gradient: each known token its own, the others their shares of the one for "any other token".
+fn spread(row: &mut [f32], top: &Top, slopes: &[f32], sum: f32, weight: f32) {
+    let share = weight * slopes[top.ids.len()] / sum;
     for x in row.iter_mut() {
-        *x *= other;
+        *x *= share;
     }
     for (slope, id) in slopes.iter().zip(top.ids) {
         row[*id as usize] = weight * slope;
@@ -102,22 +89,16 @@ fn gradient(row: &mut [f32], top: &Top, outcomes: &Outcomes, rest: f32, weight: 
 }
 
 clones! {
-    fn log_softmax_in_place<S>(s, row: &mut [f32], scale: f32) -> bool {
-        log_softmax_v(s, row, scale).is_some()
+    fn log_softmax<S>(s, row: &mut [f32]) -> bool {
+        log_softmax_v(s, row, 1.0).is_some()
     }
 
-    /// Replaces the row by its exponentials and returns their sum.
-    fn exp_in_place<S>(s, row: &mut [f32]) -> f32 {
-        let (vs, rest) = row.as_chunks_mut::<LANES>();
-        let mut sum = s.splat(0.0);
-        for v in vs {
-            let e = exp_v(s, s.load(v));
-            sum = s.add(sum, e);
-            s.store(e, v);
-        }
-        let e = exp_v(s, s.load_part(rest, f32::NEG_INFINITY));
-        s.store_part(e, rest);
-        fold(s.to_array(s.add(sum, e)))
+    fn exponentials<S>(s, row: &mut [f32], scale: f32) -> (f32, f32) {
+        exp_row(s, row, scale)
+    }
+
+    fn sum_exp<S>(s, row: &[f32], scale: f32) -> (f32, f32) {
+        sum_exp_v(s, row, scale)
     }
 
     /// The divergence; `log_q` becomes q · (g − Σ q·g) for each outcome.
@@ -135,20 +116,11 @@ clones! {
         }
         fold(s.to_array(loss))
     }
-
-    fn sum_exp<S>(s, row: &[f32], scale: f32) -> (f32, f32) {
-        sum_exp_v(s, row, scale)
-    }
 }
 
-/// ln Σ exp(logit / temperature): the `log_norm` of a top-k teacher. Not finite if the logits are not.
-pub fn log_norm_row(logits: &[f32], temperature: f32) -> f32 {
-    let (max, sum) = sum_exp(logits, 1.0 / temperature);
-    (f64::from(max) + ln64(f64::from(sum))) as f32
-}
-
-/// The `ids.len()` largest logits, the largest first, of equal ones the lower id; NaN counts as −∞.
-pub fn top_k_row(logits: &[f32], ids: &mut [u32], top: &mut [f32]) {
+/// One row of a top-k teacher: the `ids.len()` largest logits, the largest first, of equal ones the lower id; returns the row's
+/// `log_rest`. NaN is never among the largest, but makes `log_rest` NaN.
+pub fn top_k_row(logits: &[f32], temperature: f32, ids: &mut [u32], top: &mut [f32]) -> f32 {
     assert!(ids.len() == top.len() && ids.len() <= logits.len(), "top_k_row: shapes disagree");
     let value = |i: u32| if logits[i as usize].is_nan() { f32::NEG_INFINITY } else { logits[i as usize] };
     let order = |a: &u32, b: &u32| value(*b).total_cmp(&value(*a)).then(a.cmp(b));
@@ -158,7 +130,14 @@ pub fn top_k_row(logits: &[f32], ids: &mut [u32], top: &mut [f32]) {
         all.truncate(ids.len());
     }
     all.sort_unstable_by(order);
+    let mut rest = logits.to_vec();
     for ((id, top), i) in ids.iter_mut().zip(top).zip(all) {
         (*id, *top) = (i, logits[i as usize]);
+        rest[i as usize] = f32::NEG_INFINITY;
     }
+    if rest.iter().all(|x| *x == f32::NEG_INFINITY) {
+        return f32::NEG_INFINITY;
+    }
+    let (max, sum) = sum_exp(&rest, 1.0 / temperature);
+    (f64::from(max) + ln64(f64::from(sum))) as f32
 }

@@ -5,6 +5,7 @@ mod choose;
 pub mod diff;
 mod memory;
 mod readme;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -32,14 +33,14 @@ pub static KIND: BundleKind = BundleKind;
 #[derive(Debug)]
 pub struct BundleKind;
 
-/// A verdict holds a few dozen figures.
-const VERDICT_MAX_BYTES: u64 = 16 << 20;
+/// Of a report or verdict, which hold a few dozen figures.
+const FILE_MAX_BYTES: u64 = 16 << 20;
 
 static FIELDS: &[Field] = &[
     Field::required("device", Type::Device(Arity::Each), "The device, or devices: one bundle for each."),
     Field::required(
         "model",
-        Type::Ref(Arity::All, &[Artifact::Quantized, Artifact::Model, Artifact::Files]),
+        Type::Ref(Arity::All, &[Artifact::Quantized, Artifact::Model]),
         "The candidates: quantized or plain models. One of them is bundled.",
     ),
     Field::optional(
@@ -55,7 +56,7 @@ static FIELDS: &[Field] = &[
     ),
     Field::optional(
         "files",
-        Type::NamedRefs(&[Artifact::Files, Artifact::Dataset]),
+        Type::NamedRefs(&[Artifact::Files]),
         "More files for the device: path in the bundle = source or step. A folder's files go below the path.",
     ),
     Field::optional("readme", Type::Template, "The text of `README.md` in the bundle. Without it, one is written from the results."),
@@ -218,7 +219,7 @@ fn read_verdicts(io: &Io) -> Result<Vec<Vec<Verdict>>, Failure> {
 }
 
 fn read_verdict(path: &Path) -> Result<Verdict, Failure> {
-    let bytes = read_limited(path, VERDICT_MAX_BYTES).map_err(|error| model_failure("read a verdict", error))?;
+    let bytes = read_limited(path, FILE_MAX_BYTES).map_err(|error| model_failure("read a verdict", error))?;
     let verdict: Verdict =
         serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}` is no verdict: {error}", path.display())))?;
     match verdict.format {
@@ -335,7 +336,6 @@ fn technical(candidate: &Candidate) -> Technical {
 }
 
 fn evaluation(verdict: &Verdict) -> Evaluation {
-    let figure = |metric: &Metric| Figure { value: metric.value, low: metric.low, high: metric.high };
     let gates = verdict.checks.iter().map(|check| Gate {
         metric: check.metric.clone(),
         on: check.on.clone(),
@@ -349,6 +349,10 @@ fn evaluation(verdict: &Verdict) -> Evaluation {
         .iter()
         .map(|(set, metrics)| (set.clone(), metrics.iter().map(|(name, metric)| (name.clone(), figure(metric))).collect()));
     Evaluation { gates: gates.collect(), metrics: metrics.collect() }
+}
+
+fn figure(metric: &Metric) -> Figure {
+    Figure { value: metric.value, low: metric.low, high: metric.high }
 }
 
 fn say_reasons(io: &Io, judged: &[Judged]) {

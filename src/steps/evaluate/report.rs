@@ -60,7 +60,7 @@ pub struct Comparison {
 }
 
 /// One line of `items/SET.jsonl`, in the data's order. Figures that were not asked for are absent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The place in the set, from 0.
@@ -69,6 +69,9 @@ pub struct Item {
     pub output: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<bool>,
+    /// Whether the reference's answer was right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_exact_match: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_valid: Option<bool>,
     /// Sum over the scored tokens, in nats.
