@@ -21,4 +21,10 @@ impl Exit {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// The one that a command should end with when both happened.
+    #[must_use]
+    pub fn worse(self, other: Exit) -> Exit {
+        self.max(other)
+    }
 }

@@ -5,6 +5,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod exit;
 pub mod files;
+pub mod rfc3339;
 pub mod suggest;
 pub mod units;
 

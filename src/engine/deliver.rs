@@ -8,6 +8,7 @@ use crate::plan::node::{InputRef, NodeId, Plan};
 use crate::steps::Failure;
 use crate::store::StoreError;
 
+use super::sources::Sources;
 use super::{BuildResult, Engine, Event, Exit, Options, store_failure};
 
 /// What to do with something that is already there.
@@ -46,6 +47,17 @@ impl Engine {
             return Err(Failure { exit: again.exit(), ..Failure::new(format!("`{name}` was damaged and could not be made again")) });
         }
         self.copy_out(&again, output, folder, existing).map_err(store_failure)
+    }
+
+    /// Whether a folder already holds just this output. Files that the stat cache knows are not read again.
+    pub fn is_delivered(&self, result: &BuildResult, output: &InputRef, folder: &Path) -> bool {
+        let Some(tree) = result.tree(output) else { return false };
+        if !folder.is_dir() {
+            return false;
+        }
+        let mut sources = Sources::new(self.store());
+        let same = sources.snapshot(folder).is_ok_and(|snapshot| snapshot.content.digest() == tree.digest());
+        same && sources.save().is_ok()
     }
 
     fn copy_out(&self, result: &BuildResult, output: &InputRef, folder: &Path, existing: Existing) -> Result<(), StoreError> {

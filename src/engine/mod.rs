@@ -9,6 +9,7 @@ mod job;
 mod options;
 mod predict;
 mod schedule;
+mod signal;
 mod sources;
 mod summary;
 mod worker;
@@ -25,6 +26,7 @@ pub use deliver::Existing;
 pub use event::{Difference, Event, EventSink, Outcome, Recorder, Silence};
 pub use options::{CacheUse, Capacity, OnFailure, Options};
 pub use predict::{Explanation, Prediction};
+pub use signal::cancel_on_signal;
 pub use summary::Summary;
 pub use worker::{Act, Assignment, Local, Scripted, Worker};
 

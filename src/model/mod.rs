@@ -1,1 +1,60 @@
 //! The decoder, its tokenizer and its file formats.
+//!
+//! A [`Model`] is everything that turns text into text: a [`Config`] (shapes), [`Weights`] (numbers), a [`Tokenizer`] and a [`ChatTemplate`].
+//! [`example`] turns records into tokens, [`decoder`] runs and trains, [`generate`] and [`score`] are what others call.
+
+pub mod bpe;
+pub mod bytes;
+pub mod chat;
+pub mod config;
+pub mod decoder;
+mod error;
+pub mod example;
+pub mod folder;
+pub mod generate;
+pub mod gguf;
+pub mod init;
+pub mod quant;
+pub mod safetensors;
+pub mod score;
+pub mod tokenizer;
+pub mod weights;
+
+use std::path::Path;
+
+pub use chat::{ChatTemplate, Message};
+pub use config::Config;
+pub use error::{ModelError, read_limited};
+pub use example::{Encoder, Example};
+pub use generate::Generate;
+pub use score::Scored;
+pub use tokenizer::Tokenizer;
+pub use weights::Weights;
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub config: Config,
+    pub weights: Weights,
+    pub tokenizer: Tokenizer,
+    pub chat: ChatTemplate,
+}
+
+impl Model {
+    /// A Hugging Face folder, a GGUF file, or a folder with exactly one GGUF file.
+    pub fn load(path: &Path) -> Result<Model, ModelError> {
+        match folder::gguf_file(path)? {
+            Some(file) => gguf::load(&file),
+            None => folder::load(path),
+        }
+    }
+
+    /// Fills a folder with `config.json`, `model.safetensors`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json` and
+    /// `chat_template.jinja`: the same bytes for the same model.
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        folder::save(self, folder)
+    }
+
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder { tokenizer: &self.tokenizer, chat: &self.chat }
+    }
+}

@@ -4,9 +4,14 @@
 //! reference page and the completions all read that list. An action's result is a function of its kind, its [`Task`] and its inputs, and
 //! of nothing else: that is what the cache relies on.
 
+pub mod bundle;
+pub mod dataset;
+pub mod device;
 pub mod evaluate;
+pub mod exec;
 pub mod field;
 pub mod io;
+pub mod quantize;
 
 use std::fmt;
 
@@ -14,7 +19,13 @@ pub use field::{Arity, Artifact, Field, Need, Type};
 pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
-pub static KINDS: &[&dyn Kind] = &[];
+pub static KINDS: &[&dyn Kind] = &[
+    &dataset::Dataset, //
+    &quantize::Quantize,
+    &evaluate::Evaluate,
+    &exec::KIND,
+    &bundle::KIND,
+];
 
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
@@ -200,7 +211,7 @@ pub fn typed<T: serde::de::DeserializeOwned>(params: &Params) -> Result<T, Failu
         .map_err(|error| Failure::bug(format!("a kind and its fields disagree: {error}")))
 }
 
-impl fmt::Debug for dyn Kind {
+impl fmt::Debug for dyn Kind + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

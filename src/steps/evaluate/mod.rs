@@ -1,3 +1,92 @@
-//! Measures models on test sets and judges them by gates.
+//! `[evaluate.NAME]`: measures models on test sets and judges them by gates. Three actions: `answers` asks the model, `measure` makes figures,
+//! `gate` compares figures with limits.
 
+mod answer;
+mod expand;
+mod facts;
+mod gate;
+mod measure;
+pub mod metric;
 pub mod report;
+mod score;
+mod sets;
+pub mod statistics;
+
+use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, Problem, Task, Type};
+
+pub struct Evaluate;
+
+const ANSWERS: &str = "answers";
+const MEASURE: &str = "measure";
+const GATE: &str = "gate";
+
+const MODELS: &[Artifact] = &[Artifact::Model, Artifact::Quantized];
+
+static FIELDS: &[Field] = &[
+    Field::required("model", Type::Ref(Arity::Each, MODELS), "The model to measure; a list makes one evaluation for each."),
+    Field::required("data", Type::NamedRefs(&[Artifact::Dataset]), "The test sets: a table of names and datasets."),
+    Field::required("metrics", Type::List(&Type::Choice(metric::NAMES)), "What to measure."),
+    Field::optional("reference", Type::Ref(Arity::One, MODELS), "The model to compare with, item by item."),
+    Field::default("max_new_tokens", Type::Int(1, 1 << 20), "128", "Where an answer is cut, in tokens."),
+    Field::default("bootstrap", Type::Int(100, 1_000_000), "2000", "Resamples for the 95 % intervals."),
+    Field::default("seed", Type::Int(0, i64::MAX), "0", "Of the resampling."),
+    Field::default(
+        "gate",
+        Type::List(&Type::Table(GATE_FIELDS)),
+        "[]",
+        "What the figures must be; a candidate that fails a gate is dropped.",
+    ),
+];
+
+static GATE_FIELDS: &[Field] = &[
+    Field::required("metric", Type::Choice(metric::NAMES), "One of this evaluation's metrics."),
+    Field::optional("on", Type::String, "The set; may be left out if there is only one."),
+    Field::optional("min", Type::Float(f64::MIN, f64::MAX), "The least value that passes."),
+    Field::optional("max", Type::Float(f64::MIN, f64::MAX), "The largest value that passes."),
+    Field::optional("max_drop", Type::Float(f64::MIN, f64::MAX), "How far the metric may lie below that of `versus`."),
+    Field::optional("max_rise", Type::Float(f64::MIN, f64::MAX), "How far the metric may lie above that of `versus`."),
+    Field::optional("versus", Type::Ref(Arity::One, MODELS), "The model that `max_drop` and `max_rise` compare with."),
+    Field::default("fatal", Type::Bool, "false", "Whether failing it fails the build, not only the candidate."),
+];
+
+impl Kind for Evaluate {
+    fn name(&self) -> &'static str {
+        "evaluate"
+    }
+
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    fn summary(&self) -> &'static str {
+        "Measures a model on test sets and judges it by gates"
+    }
+
+    fn help(&self) -> &'static str {
+        include_str!("help.md")
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn is_numeric(&self) -> bool {
+        true
+    }
+
+    fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
+        expand::expand(declared)
+    }
+
+    fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
+        match task.action {
+            ANSWERS => answer::run(&task.params, io),
+            MEASURE => measure::run(&task.params, io),
+            GATE => gate::run(&task.params, io),
+            other => Err(Failure::bug(format!("evaluate has no action `{other}`"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub struct ModelFacts {
     pub bits_per_weight: f64,
     /// `F32` for a trained model, the GGUF preset (`Q4_0` …) for a quantized one.
     pub file_type: String,
+    /// BLAKE3 of the weight file (`model.safetensors` or `model.gguf`): by this a bundle knows whose verdict it reads.
+    pub weights: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +60,7 @@ pub struct Comparison {
 }
 
 /// One line of `items/SET.jsonl`, in the data's order. Figures that were not asked for are absent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The place in the set, from 0.
@@ -67,6 +69,9 @@ pub struct Item {
     pub output: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<bool>,
+    /// Whether the reference's answer was right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_exact_match: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_valid: Option<bool>,
     /// Sum over the scored tokens, in nats.
@@ -89,8 +94,12 @@ pub struct Item {
 pub struct Verdict {
     /// 1
     pub format: u32,
+    /// Which model was judged.
+    pub model: ModelFacts,
     pub passed: bool,
     pub checks: Vec<Check>,
+    /// The report's figures, by set and by metric, so that a bundle needs nothing but verdicts.
+    pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
 }
 
 /// One gate and what it saw.

@@ -1,0 +1,117 @@
+//! `slmops build`: runs what is not cached and puts the bundles into `dist/`.
+
+use std::sync::Arc;
+
+use super::dist;
+use super::project::{Load, Project, cache_folder, find_manifest, plan_options, positive};
+use super::shell::{Shell, Stop};
+use crate::base::{Cancel, Exit, units};
+use crate::engine::{self, BuildResult, CacheUse, EventSink, OnFailure, Options};
+use crate::plan;
+use crate::report::{Colors, JsonLines, Live, Plain, Quiet, Table};
+use crate::source::Fetch;
+
+/// Build: run what is not cached, and put one bundle for each device into dist/
+#[derive(Debug, clap::Args)]
+pub struct Build {
+    /// Steps, variants or bundles [default: all bundles]
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// Fail if slmops.lock does not fit the manifest
+    #[arg(long)]
+    locked: bool,
+    /// Run every step, whatever the cache holds, and compare the results with it
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// What commands that run steps have in common.
+#[derive(Clone, Debug, clap::Args)]
+pub struct How {
+    /// Threads that all running steps share [default: as many as the machine has]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// After a failure, build all that does not need the failed step
+    #[arg(short, long)]
+    keep_going: bool,
+}
+
+impl How {
+    pub fn options(&self, project: &Project, cache: CacheUse) -> Result<Options, Stop> {
+        let cancel = Cancel::default();
+        engine::cancel_on_signal(&cancel)?;
+        let on_failure = if self.keep_going { OnFailure::KeepGoing } else { OnFailure::Stop };
+        Ok(Options { jobs: positive(self.jobs)?, on_failure, cache, cancel, ..project.options() })
+    }
+}
+
+impl Build {
+    pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
+        if self.locked {
+            let root = find_manifest(&shell.directory)?;
+            let cache = cache_folder(shell, &self.load, &root);
+            plan::check_locked(&root, &plan_options(&self.load, &cache, Fetch::Pinned))?;
+        }
+        let project = Project::load_with(shell, &self.load, Fetch::Pinned)?;
+        let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
+        let selection = project.plan.select(&targets)?;
+        let engine = project.engine(listener(shell, &project))?;
+        let cache = if self.no_cache { CacheUse::Rebuild } else { CacheUse::Reuse };
+        let options = self.how.options(&project, cache)?;
+        let result = engine.build(&project.plan, &selection.targets, &options);
+        let bundles = dist::publish(&project, &engine, &result, &selection, &options)?;
+        show(shell, &bundles)?;
+        if self.no_cache {
+            show_comparison(shell, &result);
+        }
+        let differs = if result.differences.is_empty() { Exit::Done } else { Exit::Failed };
+        Ok(result.exit().worse(differs))
+    }
+}
+
+/// Who hears what the build has to say.
+pub fn listener(shell: &Shell, project: &Project) -> Arc<dyn EventSink> {
+    let plan = project.plan.clone();
+    match (shell.json, shell.live) {
+        (true, _) => Arc::new(JsonLines::new(plan)),
+        (false, true) => Arc::new(Live::new(plan, if shell.color { Colors::Yes } else { Colors::No })),
+        (false, false) => Arc::new(Plain::new(plan, if shell.quiet { Quiet::Yes } else { Quiet::No })),
+    }
+}
+
+/// The table of bundles: data, so it goes to stdout.
+fn show(shell: &Shell, bundles: &[dist::Published]) -> Result<(), Stop> {
+    if bundles.is_empty() {
+        return Ok(());
+    }
+    if shell.json {
+        let list: Vec<_> = bundles.iter().map(|bundle| bundle.to_json()).collect();
+        return shell.print(serde_json::json!({"event": "bundles", "bundles": list}).to_string());
+    }
+    let mut table = Table::new(["bundle", "device", "model", "size", "gates", "digest", "path"]).right(&[3]);
+    for bundle in bundles {
+        let description = &bundle.summary.description;
+        table.row([
+            bundle.step.clone(),
+            description.device.name.clone(),
+            description.model.file_type.clone(),
+            units::show_size(bundle.summary.size_bytes),
+            bundle.gates(),
+            bundle.summary.digest.chars().take(19).collect(),
+            dist::shown(&bundle.path, &shell.directory),
+        ]);
+    }
+    shell.say("");
+    shell.print(table.to_string())
+}
+
+fn show_comparison(shell: &Shell, result: &BuildResult) {
+    match result.differences.len() {
+        0 => shell.say("every result that the cache holds came out the same, bit for bit"),
+        n => shell.say(format!("{n} results came out otherwise than the cache holds them")),
+    }
+}

@@ -1,0 +1,121 @@
+//! `slmops init`: a small project that builds, as a place to start from.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::shell::{Shell, Stop};
+use crate::base::{Exit, files};
+use crate::steps::Failure;
+
+/// Start a project: a small manifest that builds, and the data it needs
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// The folder of the project; made if it is not there
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// The project's name [default: the folder's]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Init {
+    pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
+        let folder = shell.directory.join(&self.folder);
+        let name = self.name.clone().unwrap_or_else(|| project_name(&folder));
+        if !is_name(&name) {
+            return Err(super::shell::usage(format!("`{name}` cannot name a project: use letters, digits, `-` and `_`")));
+        }
+        let files = [
+            ("slmops.toml", include_str!("slmops.toml").replace("@NAME@", &name)),
+            ("data/train.jsonl", sentences(|i| i % 5 != 0)),
+            ("data/test.jsonl", sentences(|i| i % 5 == 0)),
+        ];
+        let taken: Vec<_> = files.iter().map(|(path, _)| *path).filter(|path| folder.join(path).exists()).collect();
+        if let [first, ..] = taken[..] {
+            let failure = Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(first).display())) };
+            return Err(failure.help("`slmops init` writes over nothing: choose another folder").into());
+        }
+        for (path, text) in &files {
+            write(&folder.join(path), text)?;
+        }
+        let ignored = folder.join(".gitignore");
+        if !ignored.exists() {
+            write(&ignored, "/cache/\n/dist/\n")?;
+        }
+        let change = if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", self.folder.display()) };
+        shell.say(format!("wrote {} files; now: {change}slmops build", files.len()));
+        Ok(Exit::Done)
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|error| Failure::file("make", folder, &error))?;
+    files::write_atomic(path, text.as_bytes()).map_err(|error| Failure::file("write", path, &error))
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// The folder's own name, as far as it can name a project.
+fn project_name(folder: &Path) -> String {
+    let name = std::path::absolute(folder).ok().and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let kept: String = name.unwrap_or_default().chars().map(|c| if is_name(&c.to_string()) { c } else { '-' }).collect();
+    let kept = kept.trim_matches('-').to_string();
+    if kept.is_empty() { "lights".to_string() } else { kept }
+}
+
+/// Spoken light commands and the calls they mean, those whose number is wanted.
+fn sentences(wanted: impl Fn(usize) -> bool) -> String {
+    const ROOMS: [&str; 10] = ["kitchen", "bedroom", "bathroom", "hall", "office", "garage", "cellar", "attic", "porch", "library"];
+    const PHRASES: [&str; 6] = [
+        "turn STATE the ROOM light",
+        "ROOM light STATE please",
+        "switch the light in the ROOM STATE",
+        "STATE with the ROOM light",
+        "could you turn the ROOM light STATE",
+        "i want the ROOM light STATE",
+    ];
+    let mut text = String::new();
+    let mut number = 0;
+    for phrase in PHRASES {
+        for room in ROOMS {
+            for state in ["on", "off"] {
+                if wanted(number) {
+                    let prompt = phrase.replace("ROOM", room).replace("STATE", state);
+                    let lit = state == "on";
+                    let _infallible = writeln!(
+                        text,
+                        r#"{{"prompt": "{prompt}", "completion": "{{\"light\":\"{room}\",\"on\":{lit}}}"}}"#
+                    );
+                }
+                number += if state == "on" { 1 } else { 2 };
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_is_split_and_is_json() {
+        let (train, test) = (sentences(|i| i % 5 != 0), sentences(|i| i % 5 == 0));
+        assert!(test.lines().count() > 15 && train.lines().count() > 60);
+        for line in test.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let call: serde_json::Value = serde_json::from_str(value["completion"].as_str().unwrap()).unwrap();
+            assert!(call["on"].is_boolean());
+            assert!(!train.contains(line));
+        }
+    }
+
+    #[test]
+    fn a_folder_names_the_project() {
+        assert_eq!(project_name(Path::new("/tmp/my lights!")), "my-lights");
+        assert_eq!(project_name(Path::new("/")), "lights");
+    }
+}

@@ -1,0 +1,32 @@
+//! Ctrl-C and its like: the first asks the build to end, the second ends the process.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::base::{Cancel, Exit};
+use crate::steps::Failure;
+
+/// From now on, SIGINT and SIGTERM set `cancel`; a second one ends the process at once. What is half done is in `tmp/` and goes with the next build.
+pub fn cancel_on_signal(cancel: &Cancel) -> Result<(), Failure> {
+    let cancel = cancel.clone();
+    let failed = |error| Failure::environment(format!("cannot listen for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    std::thread::Builder::new()
+        .name("signals".to_string())
+        .spawn(move || {
+            runtime.block_on(async {
+                let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    if cancel.is_cancelled() {
+                        std::process::exit(i32::from(Exit::Interrupted.code()));
+                    }
+                    cancel.cancel();
+                }
+            });
+        })
+        .map(drop)
+        .map_err(failed)
+}

@@ -1,0 +1,291 @@
+//! `slmops.lock`: what remote sources came to, and what was chosen by measurement. Checked in beside the root manifest.
+//!
+//! ```toml
+//! version = 1
+//!
+//! [[source]]
+//! name = "phrases"
+//! git = "https://example.org/phrases.git"
+//! want = "branch main"
+//! rev = "0b7c…"
+//! tree = "5f1d…"          # digest of the files
+//!
+//! [[choice]]
+//! bundle = "release@device=fridge"
+//! chosen = "small@type=Q8_0"
+//! measurement = "9a0e…"
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::LOCK_NAME;
+use super::read;
+use super::value::{Data, Table, Value};
+use crate::base::{Diagnostic, Digest, Place, SourceText, files};
+
+const VERSION: i64 = 1;
+const RESTORE: &str = "take `slmops.lock` from version control again, or delete it and run `slmops lock`, which pins everything anew";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lock {
+    /// By the source's name, behind its member in a workspace: `member/phrases`.
+    pub sources: BTreeMap<String, Pin>,
+    /// By the bundle's name: `release@device=fridge`.
+    pub choices: BTreeMap<String, Choice>,
+}
+
+/// One remote source at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// As written in the manifest.
+    pub git: String,
+    /// As written: `branch main`, `tag v1`, `rev 0b7c`, `head`.
+    pub want: String,
+    /// Below the repository's root, if not all of it.
+    pub path: Option<String>,
+    /// The commit.
+    pub rev: String,
+    /// Of the files.
+    pub tree: Digest,
+}
+
+/// A candidate that was chosen by something that no digest covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub chosen: String,
+    pub measurement: Digest,
+}
+
+impl Lock {
+    /// The lock beside a root manifest; empty if there is none yet.
+    pub fn load(root: &Path) -> Result<Lock, Vec<Diagnostic>> {
+        let path = root.join(LOCK_NAME);
+        match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::default()),
+            _ => {}
+        }
+        let source = read::text(&path, LOCK_NAME).map_err(|diagnostic| vec![diagnostic.help(RESTORE)])?;
+        Lock::parse(&source)
+    }
+
+    pub fn parse(source: &Arc<SourceText>) -> Result<Lock, Vec<Diagnostic>> {
+        let (table, errors) = read::parse(source);
+        if !errors.is_empty() {
+            // What a parser makes of conflict marks helps nobody.
+            if let Some(line) = source.text.lines().find(|line| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>")) {
+                let start = source.text.find(line).unwrap_or(0);
+                let place = Place::new(source, start..start + line.len());
+                return Err(vec![Diagnostic::error("the lock file holds an unresolved merge").at(&place, "").help(RESTORE)]);
+            }
+            let broken = |d: Diagnostic| Diagnostic { message: format!("the lock file is damaged: {}", d.message), ..d }.help(RESTORE);
+            return Err(errors.into_iter().map(broken).collect());
+        }
+        let mut reader = Reader { source, diagnostics: Vec::new() };
+        let lock = reader.lock(&table);
+        if reader.diagnostics.is_empty() { Ok(lock) } else { Err(reader.diagnostics) }
+    }
+
+    /// Writes it whole or not at all; an unchanged one is left alone.
+    pub fn store(&self, root: &Path) -> io::Result<()> {
+        let path = root.join(LOCK_NAME);
+        let text = self.to_toml();
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
+        files::write_atomic(&path, text.as_bytes())
+    }
+
+    pub fn to_toml(&self) -> String {
+        let mut out = format!("# Written by slmops; check it in. It pins what is not in this repository.\nversion = {VERSION}\n");
+        let line = |key: &str, value: &str| format!("{key} = {}\n", quoted(value));
+        for (name, pin) in &self.sources {
+            out += "\n[[source]]\n";
+            out += &line("name", name);
+            out += &line("git", &pin.git);
+            out += &line("want", &pin.want);
+            if let Some(path) = &pin.path {
+                out += &line("path", path);
+            }
+            out += &line("rev", &pin.rev);
+            out += &line("tree", &pin.tree.hex());
+        }
+        for (bundle, choice) in &self.choices {
+            out += "\n[[choice]]\n";
+            out += &line("bundle", bundle);
+            out += &line("chosen", &choice.chosen);
+            out += &line("measurement", &choice.measurement.hex());
+        }
+        out
+    }
+}
+
+struct Reader<'a> {
+    source: &'a Arc<SourceText>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn lock(&mut self, table: &Table) -> Lock {
+        let mut lock = Lock::default();
+        match table.get("version").map(|value| (&value.data, &value.place)) {
+            Some((Data::Int(VERSION), _)) => {}
+            Some((Data::Int(newer), place)) if *newer > VERSION => {
+                let message = format!("the lock file has version {newer}; this slmops reads version {VERSION}");
+                self.diagnostics.push(Diagnostic::error(message).at(place, "").help("install a newer slmops"));
+                return lock;
+            }
+            found => {
+                let place = found.map_or_else(|| Place::new(self.source, 0..0), |(_, place)| place.clone());
+                self.damaged::<()>(&place, "it has no version");
+                return lock;
+            }
+        }
+        for (key, value) in table.iter() {
+            match key.text.as_str() {
+                "version" => {}
+                "source" => self.entries(value, |reader, entry, place| {
+                    let (name, pin) = reader.pin(entry, place)?;
+                    if lock.sources.insert(name, pin).is_some() { reader.damaged(place, "a source is pinned twice") } else { Some(()) }
+                }),
+                "choice" => self.entries(value, |reader, entry, place| {
+                    let (name, choice) = reader.choice(entry, place)?;
+                    if lock.choices.insert(name, choice).is_some() { reader.damaged(place, "a bundle has two choices") } else { Some(()) }
+                }),
+                other => {
+                    self.damaged::<()>(&key.place, &format!("`{other}` is not known"));
+                }
+            }
+        }
+        lock
+    }
+
+    fn entries(&mut self, value: &Value, mut read: impl FnMut(&mut Self, &Table, &Place) -> Option<()>) {
+        let Data::List(items) = &value.data else {
+            self.damaged::<()>(&value.place, "this is not a list");
+            return;
+        };
+        for item in items {
+            match &item.data {
+                Data::Table(table) => {
+                    read(self, table, &item.place);
+                }
+                _ => {
+                    self.damaged::<()>(&item.place, "this is not a table");
+                }
+            }
+        }
+    }
+
+    fn pin(&mut self, table: &Table, place: &Place) -> Option<(String, Pin)> {
+        self.only(table, &["name", "git", "want", "path", "rev", "tree"])?;
+        let path = match table.get("path") {
+            Some(_) => Some(self.text(table, place, "path")?),
+            None => None,
+        };
+        let name = self.text(table, place, "name")?;
+        let rev = self.text(table, place, "rev")?;
+        if rev.len() != 40 || !rev.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return self.damaged(place, &format!("the commit of `{name}` is not 40 hex digits"));
+        }
+        let pin = Pin {
+            git: self.text(table, place, "git")?,
+            want: self.text(table, place, "want")?,
+            path,
+            rev,
+            tree: self.digest(table, place, "tree")?,
+        };
+        Some((name, pin))
+    }
+
+    fn choice(&mut self, table: &Table, place: &Place) -> Option<(String, Choice)> {
+        self.only(table, &["bundle", "chosen", "measurement"])?;
+        let choice = Choice { chosen: self.text(table, place, "chosen")?, measurement: self.digest(table, place, "measurement")? };
+        Some((self.text(table, place, "bundle")?, choice))
+    }
+
+    fn only(&mut self, table: &Table, known: &[&str]) -> Option<()> {
+        match table.iter().find(|(key, _)| !known.contains(&key.text.as_str())) {
+            Some((key, _)) => self.damaged(&key.place, &format!("`{}` is not known", key.text)),
+            None => Some(()),
+        }
+    }
+
+    fn text(&mut self, table: &Table, place: &Place, name: &str) -> Option<String> {
+        match table.get(name).map(|value| &value.data) {
+            Some(Data::String(text)) => Some(text.clone()),
+            _ => self.damaged(place, &format!("an entry has no `{name}`")),
+        }
+    }
+
+    fn digest(&mut self, table: &Table, place: &Place, name: &str) -> Option<Digest> {
+        let text = self.text(table, place, name)?;
+        match text.parse() {
+            Ok(digest) => Some(digest),
+            Err(error) => self.damaged(place, &error.to_string()),
+        }
+    }
+
+    fn damaged<T>(&mut self, place: &Place, why: &str) -> Option<T> {
+        self.diagnostics.push(Diagnostic::error(format!("the lock file is damaged: {why}")).at(place, "").help(RESTORE));
+        None
+    }
+}
+
+/// A TOML basic string. JSON's escapes are TOML's, but for DEL, which TOML wants escaped too.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Lock {
+        let pin = Pin {
+            git: "file:///a \"b\"\n\u{7f}\u{1}".into(),
+            want: "branch main".into(),
+            path: Some("data".into()),
+            rev: "0123456789012345678901234567890123456789".into(),
+            tree: Digest::of(b"x"),
+        };
+        let choice = Choice { chosen: "small@type=Q8_0".into(), measurement: Digest::of(b"y") };
+        Lock { sources: [("phrases".to_string(), pin)].into(), choices: [("release@device=fridge".to_string(), choice)].into() }
+    }
+
+    fn parse(text: &str) -> Result<Lock, Vec<Diagnostic>> {
+        Lock::parse(&Arc::new(SourceText::new(LOCK_NAME, text)))
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        assert_eq!(parse(&example().to_toml()).unwrap(), example());
+        let space = tempfile::tempdir().unwrap();
+        assert_eq!(Lock::load(space.path()).unwrap(), Lock::default());
+        example().store(space.path()).unwrap();
+        assert_eq!(Lock::load(space.path()).unwrap(), example());
+    }
+
+    #[test]
+    fn damage_is_told_and_says_what_to_do() {
+        let good = example().to_toml();
+        for (cut, _) in good.char_indices().filter(|(i, _)| *i % 7 == 0) {
+            if let Err(errors) = parse(&good[..cut]) {
+                assert!(errors.iter().all(|e| e.helps.iter().any(|h| h.contains("slmops lock"))), "{errors:?}");
+            }
+        }
+        for (from, to) in [
+            ("version = 1", "version = 2"),
+            ("tree = \"", "tree = \"z"),
+            ("rev = \"0", "rev = \"g"),
+            ("[[source]]", "[source]"),
+            ("want", "wont"),
+        ] {
+            assert!(parse(&good.replacen(from, to, 1)).is_err(), "{from}");
+        }
+        assert!(parse("<<<<<<< ours\nversion = 1\n").unwrap_err()[0].message.contains("unresolved merge"));
+        assert!(parse("").is_err());
+    }
+}

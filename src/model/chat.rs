@@ -1,0 +1,220 @@
+//! Chat templates: messages → the text that a model was trained on. Rendered by minijinja as transformers would render them.
+//!
+//! A template comes with a model and may be hostile: its size, loops, recursion and output are bounded, and it sees nothing but
+//! the messages and the special tokens.
+
+use std::sync::Arc;
+
+use minijinja::value::{Value, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, context};
+use serde::{Deserialize, Serialize};
+
+use super::{ModelError, Tokenizer};
+
+/// Published templates are below 20 KiB.
+const MAX_TEMPLATE: usize = 256 << 10;
+/// Of one conversation; a training example of this size would not fit a model.
+const MAX_OUTPUT: usize = 4 << 20;
+const MAX_DEPTH: usize = 64;
+
+/// A user's content and a line break; an assistant's content and the end-of-text token.
+pub const DEFAULT: &str = "\
+{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{{ message['content'] + eos_token }}
+{%- else -%}
+{{ message['content'] + '\\n' }}
+{%- endif -%}
+{%- endfor -%}
+";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    pub role: String,
+    pub content: String,
+}
+
+impl Message {
+    pub fn user(content: impl Into<String>) -> Message {
+        Message { role: "user".to_string(), content: content.into() }
+    }
+
+    pub fn assistant(content: impl Into<String>) -> Message {
+        Message { role: "assistant".to_string(), content: content.into() }
+    }
+}
+
+/// Whether the text ends where an assistant is to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Complete,
+    AwaitsAnswer,
+}
+
+#[derive(Clone)]
+pub struct ChatTemplate {
+    source: Arc<str>,
+    environment: Arc<Environment<'static>>,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ChatTemplate").field(&self.source).finish()
+    }
+}
+
+impl ChatTemplate {
+    pub fn new(source: &str) -> Result<ChatTemplate, ModelError> {
+        let (size, limit) = (source.len() as u64, MAX_TEMPLATE as u64);
+        if size > limit {
+            return Err(ModelError::TooLarge { what: "the chat template".to_string(), size, limit });
+        }
+        let mut environment = environment();
+        environment.add_template_owned("chat", source.to_string()).map_err(wrong)?;
+        Ok(ChatTemplate { source: source.into(), environment: Arc::new(environment) })
+    }
+
+    /// As written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn render(&self, messages: &[Message], ending: Ending, tokenizer: &Tokenizer) -> Result<String, ModelError> {
+        let text = |special: &Option<super::tokenizer::Special>| special.as_ref().map_or(String::new(), |s| s.text.clone());
+        let context = context! {
+            messages => messages,
+            add_generation_prompt => ending == Ending::AwaitsAnswer,
+            bos_token => text(&tokenizer.bos),
+            eos_token => text(&tokenizer.eos),
+            pad_token => text(&tokenizer.pad),
+            tools => Value::from(()),
+            documents => Value::from(()),
+        };
+        let mut out = Bounded(Vec::new());
+        let rendered = self.environment.get_template("chat").and_then(|template| template.render_captured_to(context, &mut out).map(drop));
+        rendered.map_err(wrong)?;
+        String::from_utf8(out.0).map_err(|error| ModelError::malformed("the chat template's output", error))
+    }
+}
+
+impl Default for ChatTemplate {
+    #[expect(clippy::expect_used, reason = "a constant that the tests render")]
+    fn default() -> ChatTemplate {
+        ChatTemplate::new(DEFAULT).expect("the default chat template is well-formed")
+    }
+}
+
+fn wrong(error: Error) -> ModelError {
+    let line = error.line().map_or(String::new(), |line| format!(" at line {line}"));
+    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
+    ModelError::malformed("the chat template", format!("{detail}{line}"))
+}
+
+/// As transformers sets jinja up, plus the limits.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_recursion_limit(MAX_DEPTH);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(string_method);
+    environment.add_function("raise_exception", |text: String| -> Result<(), Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, text.chars().take(500).collect::<String>()))
+    });
+    environment.add_function("strftime_now", |_: String| -> Result<(), Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, "the template asks for today's date, which would change the result from day to day"))
+    });
+    environment
+}
+
+/// The methods of Python's strings that templates use.
+fn string_method(_: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let unknown = || Error::new(ErrorKind::UnknownMethod, format!("{} has no method named {method}", value.kind()));
+    let text = value.as_str().ok_or_else(unknown)?;
+    let characters = |args: &[Value]| -> Result<Option<String>, Error> { from_args::<(Option<String>,)>(args).map(|(set,)| set) };
+    let stripped = |set: Option<String>, start: usize, end: usize| {
+        let strip = |c: char| set.as_ref().map_or(c.is_whitespace(), |set| set.contains(c));
+        let text = if start == 1 { text.trim_start_matches(strip) } else { text };
+        Value::from(if end == 1 { text.trim_end_matches(strip) } else { text })
+    };
+    match method {
+        "strip" => Ok(stripped(characters(args)?, 1, 1)),
+        "lstrip" => Ok(stripped(characters(args)?, 1, 0)),
+        "rstrip" => Ok(stripped(characters(args)?, 0, 1)),
+        "upper" => from_args::<()>(args).map(|()| Value::from(text.to_uppercase())),
+        "lower" => from_args::<()>(args).map(|()| Value::from(text.to_lowercase())),
+        "startswith" => from_args::<(&str,)>(args).map(|(start,)| Value::from(text.starts_with(start))),
+        "endswith" => from_args::<(&str,)>(args).map(|(end,)| Value::from(text.ends_with(end))),
+        "split" => from_args::<(&str,)>(args).map(|(at,)| {
+            let parts: Vec<Value> = if at.is_empty() { vec![Value::from(text)] } else { text.split(at).map(Value::from).collect() };
+            Value::from(parts)
+        }),
+        _ => Err(unknown()),
+    }
+}
+
+/// Refuses to grow beyond the limit.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT {
+            return Err(std::io::Error::other("the output is too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenizer::tests::bytes_only;
+    use super::*;
+
+    fn render(source: &str, messages: &[Message]) -> Result<String, ModelError> {
+        ChatTemplate::new(source)?.render(messages, Ending::AwaitsAnswer, &bytes_only())
+    }
+
+    #[test]
+    fn the_default_is_a_line_and_an_answer() {
+        let messages = [Message::user("open <b>"), Message::assistant("{}")];
+        assert_eq!(render(DEFAULT, &messages[..1]).unwrap(), "open <b>\n");
+        assert_eq!(render(DEFAULT, &messages).unwrap(), "open <b>\n{}<|endoftext|>");
+    }
+
+    #[test]
+    fn published_templates_render() {
+        let chatml = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>' + '\\n'}}\
+            {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}{% if tools %}x{% endif %}";
+        assert_eq!(render(chatml, &[Message::user(" hi ")]).unwrap(), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+        let methods = "{{ messages[0]['content'].strip().upper() }}{{ 'a-b'.split('-')[1] }}{{ 'xax'.strip('x') }}";
+        assert_eq!(render(methods, &[Message::user(" hi ")]).unwrap(), "HIba");
+    }
+
+    #[test]
+    fn hostile_templates_end_in_an_error() {
+        let cases = [
+            "{{ nope }}",
+            "{% for i in range(1000000000) %}x{% endfor %}",
+            "{% for i in range(9000) %}{% for j in range(9000) %}xxxxxxxxxxxx{% endfor %}{% endfor %}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% include 'chat' %}",
+            "{% include '/etc/passwd' %}",
+            "{{ raise_exception('no') }}",
+            "{{ strftime_now('%Y') }}",
+            "{{ messages[0].content.__class__ }}",
+            "{% for",
+        ];
+        for case in cases {
+            let error = render(case, &[Message::user("x")]).unwrap_err().to_string();
+            assert!(error.contains("chat template"), "{case}: {error}");
+        }
+        assert!(matches!(ChatTemplate::new(&"x".repeat(MAX_TEMPLATE + 1)), Err(ModelError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,98 @@
+//! Keys and values of sequences that are being written, so that each further token costs one row.
+
+use rayon::prelude::*;
+
+use crate::kernels::attention::attention_cached;
+
+use super::super::ModelError;
+use super::attention::{self, Heads};
+use super::forward::Attend;
+use super::{Batch, Config, Decoder, Keep};
+
+/// A fixed number of slots, each for one sequence of at most `capacity` tokens.
+#[derive(Debug)]
+pub struct Cache {
+    heads: Heads,
+    capacity: usize,
+    /// One for each layer: slots × capacity × width.
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Cache {
+    pub fn new(config: &Config, slots: usize, capacity: usize) -> Cache {
+        let layer = || vec![0.0; slots * capacity * config.key_value_size()];
+        let layers = || (0..config.num_hidden_layers).map(|_| layer()).collect();
+        Cache { heads: Heads::of(config), capacity, keys: layers(), values: layers() }
+    }
+
+    /// Bytes that one token of one sequence takes.
+    pub fn token_bytes(config: &Config) -> usize {
+        2 * 4 * config.num_hidden_layers * config.key_value_size()
+    }
+
+    fn width(&self) -> usize {
+        self.heads.kv_heads * self.heads.head_dim
+    }
+
+    /// Stores a layer's keys and values of one sequence's rows, from `position` on.
+    fn store(&mut self, layer: usize, slot: usize, position: usize, k: &[f32], v: &[f32]) {
+        let start = (slot * self.capacity + position) * self.width();
+        self.keys[layer][start..start + k.len()].copy_from_slice(k);
+        self.values[layer][start..start + v.len()].copy_from_slice(v);
+    }
+}
+
+impl Decoder {
+    /// Runs whole sequences, `slots[i]` being the cache slot of the batch's sequence i.
+    pub fn prefill(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+        self.forward_with(weights, batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
+    }
+
+    /// Runs one further token of each sequence (a batch of [`Batch::push_next`]).
+    pub fn advance(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+        self.forward_with(weights, batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
+    }
+}
+
+struct Prefill<'a> {
+    starts: &'a [usize],
+    cache: &'a mut Cache,
+    slots: &'a [usize],
+}
+
+impl Attend for Prefill<'_> {
+    fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], lse: &mut [f32]) {
+        let width = self.cache.width();
+        for (rows, slot) in self.starts.windows(2).zip(self.slots) {
+            let rows = rows[0] * width..rows[1] * width;
+            self.cache.store(layer, *slot, 0, &k[rows.clone()], &v[rows]);
+        }
+        attention::forward(self.cache.heads, self.starts, q, k, v, out, lse);
+    }
+}
+
+struct Advance<'a> {
+    positions: &'a [u32],
+    cache: &'a mut Cache,
+    slots: &'a [usize],
+}
+
+impl Attend for Advance<'_> {
+    fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], _: &mut [f32]) {
+        let Heads { heads, kv_heads, head_dim } = self.cache.heads;
+        let (width, capacity) = (self.cache.width(), self.cache.capacity);
+        for ((k, v), (slot, position)) in k.chunks_exact(width).zip(v.chunks_exact(width)).zip(self.slots.iter().zip(self.positions)) {
+            self.cache.store(layer, *slot, *position as usize, k, v);
+        }
+        let (keys, values) = (&self.cache.keys[layer], &self.cache.values[layer]);
+        let size = heads * head_dim;
+        out.par_chunks_exact_mut(size).zip(q.par_chunks_exact(size)).zip(self.slots).zip(self.positions).for_each(
+            |(((out, q), slot), position)| {
+                let start = slot * capacity * width;
+                let end = start + (*position as usize + 1) * width;
+                attention_cached(heads, kv_heads, head_dim, None, q, &keys[start..end], &values[start..end], out);
+            },
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! The decoder: a forward and a backward pass of the Llama family without a tape, in buffers that are used again and again.
+//!
+//! Rows are tokens, sequences lie behind each other without padding (`batch`), and only rows whose next token is asked for go through
+//! the last layer's second half, the final norm and the head: full logits are never built. Every row's result is
+//! independent of the other sequences in the batch. Knows nothing of losses, optimizers and texts.
+
+mod attention;
+mod backward;
+mod batch;
+pub mod cache;
+mod forward;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::kernels::gemm::{Mat, Write, matmul};
+use crate::kernels::rope::Rope;
+
+pub use batch::Batch;
+pub use places::{Place, Places};
+
+use super::weights::Layout;
+use super::{Config, ModelError};
+use attention::Heads;
+
+/// Logits are made for at most this many numbers at a time (16 MiB), in multiples of 256 rows.
+const HEAD_CHUNK: usize = 4 << 20;
+
+/// Whether activations are kept for a backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    All,
+    Nothing,
+}
+
+/// Runs one model. Holds buffers, no weights.
+#[derive(Debug)]
+pub struct Decoder {
+    pub config: Config,
+    pub places: Places,
+    heads: Heads,
+    rope: Rope,
+    /// One for each layer if activations are kept, else only the first is used.
+    layers: Vec<Layer>,
+    /// The rows that are asked for, in the last layer: its input and what its attention made of it.
+    wanted_x: Vec<f32>,
+    wanted_out: Vec<f32>,
+    /// Behind the last layer, and normalised.
+    last: Vec<f32>,
+    normed: Vec<f32>,
+    inv_norm: Vec<f32>,
+    logits: Vec<f32>,
+    spare: Vec<f32>,
+    gradients: backward::Buffers,
+}
+
+/// What a layer computes: rows × width each.
+#[derive(Debug, Default)]
+struct Layer {
+    x: Vec<f32>,
+    normed1: Vec<f32>,
+    inv1: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    out: Vec<f32>,
+    lse: Vec<f32>,
+    tail: Tail,
+}
+
+/// The second half of a layer, behind its attention.
+#[derive(Debug, Default)]
+struct Tail {
+    middle: Vec<f32>,
+    normed2: Vec<f32>,
+    inv2: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    glu: Vec<f32>,
+}
+
+impl Decoder {
+    pub fn new(config: &Config) -> Result<Decoder, ModelError> {
+        Decoder::with_frozen(config, &|_| false)
+    }
+
+    /// Tensors whose name `frozen` accepts get no gradient and cost no backward pass.
+    pub fn with_frozen(config: &Config, frozen: &dyn Fn(&str) -> bool) -> Result<Decoder, ModelError> {
+        let places = Places::of(config, &Layout::of(config)?, frozen)?;
+        Ok(Decoder {
+            config: config.clone(),
+            places,
+            heads: Heads::of(config),
+            rope: Rope::new(config.head_dim, 0, config.rope_theta),
+            layers: (0..config.num_hidden_layers).map(|_| Layer::default()).collect(),
+            wanted_x: Vec::new(),
+            wanted_out: Vec::new(),
+            last: Vec::new(),
+            normed: Vec::new(),
+            inv_norm: Vec::new(),
+            logits: Vec::new(),
+            spare: Vec::new(),
+            gradients: backward::Buffers::default(),
+        })
+    }
+
+    /// Rows of one piece of logits.
+    pub fn head_rows(&self) -> usize {
+        (HEAD_CHUNK / self.config.vocab_size / 256).max(1) * 256
+    }
+
+    /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time: which of the wanted rows, and
+    /// rows × vocabulary.
+    pub fn logits(
+        &mut self,
+        weights: &[f32],
+        each: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let rows = self.inv_norm.len();
+        let head = Mat::new(&weights[self.places.head.range.clone()], vocab, d).t();
+        for start in (0..rows).step_by(self.head_rows()) {
+            let chunk = start..rows.min(start + self.head_rows());
+            self.logits.resize(chunk.len() * vocab, 0.0);
+            matmul(Mat::new(&self.normed[start * d..chunk.end * d], chunk.len(), d), head, &mut self.logits, Write::Set);
+            each(chunk, &mut self.logits)?;
+        }
+        Ok(())
+    }
+
+    /// The tables reach as far as a batch needs; a hostile configuration cannot make them huge.
+    fn reach(&mut self, batch: &Batch) {
+        let needed = batch.positions.iter().max().map_or(0, |position| *position as usize + 1);
+        if needed > self.rope.max_positions() {
+            let reach = needed.next_power_of_two().min(self.config.max_position_embeddings);
+            self.rope = Rope::new(self.config.head_dim, reach, self.config.rope_theta);
+        }
+    }
+}
+
+/// `y = x · wᵀ` for a weight of `outputs` × `inputs`.
+fn linear(x: &[f32], inputs: usize, weight: &[f32], outputs: usize, y: &mut [f32], write: Write) {
+    let rows = x.len() / inputs;
+    matmul(Mat::new(x, rows, inputs), Mat::new(weight, outputs, inputs).t(), y, write);
+}
+
+/// Room for `rows` × `width`; what it held is of no use. Allocates only when it has never been so large.
+fn room(buffer: &mut Vec<f32>, rows: usize, width: usize) {
+    buffer.resize(rows * width, 0.0);
+}
+
+/// Copies rows by number.
+fn take_rows(from: &[f32], width: usize, rows: &[usize], to: &mut [f32]) {
+    for (row, to) in rows.iter().zip(to.chunks_exact_mut(width)) {
+        to.copy_from_slice(&from[row * width..(row + 1) * width]);
+    }
+}
+
+/// The reverse of [`take_rows`]; the other rows become zero.
+fn put_rows(from: &[f32], width: usize, rows: &[usize], to: &mut [f32]) {
+    to.fill(0.0);
+    for (row, from) in rows.iter().zip(from.chunks_exact(width)) {
+        to[row * width..(row + 1) * width].copy_from_slice(from);
+    }
+}

@@ -1,0 +1,201 @@
+//! The decoder against two independent judges: a plain f64 implementation with finite differences, and candle's autograd.
+
+mod differences;
+mod judge;
+
+use super::super::config::tests::tiny;
+use super::super::{Config, Weights};
+use super::cache::Cache;
+use super::{Batch, Decoder, Keep};
+use crate::kernels::loss::cross_entropy;
+use crate::kernels::rng;
+
+pub(super) fn untied() -> Config {
+    Config { tie_word_embeddings: false, num_key_value_heads: 4, ..tiny() }
+}
+
+/// Larger than at the start of a training, so that every gradient is far from zero, but not so large that attention saturates.
+pub(super) fn weights(config: &Config) -> Weights {
+    let mut weights = Weights::random(config, 7).unwrap();
+    for tensor in weights.layout.clone().tensors.iter() {
+        let scale = if tensor.name.contains("embed") { 40.0 } else { 8.0 };
+        for (i, w) in weights.data[tensor.range.clone()].iter_mut().enumerate() {
+            *w = if tensor.shape.len() == 1 { 1.0 + 0.1 * rng::normal(1, 2, i as u64) } else { *w * scale };
+        }
+    }
+    weights
+}
+
+pub(super) fn sequence(config: &Config, number: u64, length: usize) -> Vec<u32> {
+    (0..length as u64).map(|i| rng::below(number, 5, i, config.vocab_size as u64) as u32).collect()
+}
+
+/// Sequences of different lengths whose last tokens are asked for.
+pub(super) fn batch(config: &Config) -> Batch {
+    let mut batch = Batch::default();
+    for (number, length) in [(1, 5), (2, 1), (3, 9), (4, 3)] {
+        batch.push(&sequence(config, number, length), length / 2..length);
+    }
+    batch
+}
+
+pub(super) fn targets(config: &Config, batch: &Batch) -> Vec<u32> {
+    sequence(config, 99, batch.wanted.len())
+}
+
+/// Mean cross-entropy and its gradient, in the layout's order.
+pub(super) fn gradient(decoder: &mut Decoder, weights: &Weights, batch: &Batch, targets: &[u32]) -> (f64, Vec<f32>) {
+    let mut gradient = vec![f32::NAN; weights.data.len()];
+    let (vocab, weight) = (decoder.config.vocab_size, 1.0 / targets.len() as f32);
+    decoder.forward(&weights.data, batch, Keep::All).unwrap();
+    let loss = decoder.backward(&weights.data, batch, &mut gradient, &mut |rows, logits| {
+        let mut losses = vec![0.0; rows.len()];
+        cross_entropy(logits, vocab, &targets[rows], weight, &mut losses).unwrap();
+        Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
+    });
+    (loss.unwrap() / targets.len() as f64, gradient)
+}
+
+/// Largest difference of a tensor's gradient relative to its largest element.
+pub(super) fn assert_close(weights: &Weights, ours: &[f32], theirs: &[f64], tolerance: f64) {
+    for tensor in &weights.layout.tensors {
+        let scale = theirs[tensor.range.clone()].iter().fold(0.0f64, |scale, g| scale.max(g.abs()));
+        assert!(scale > 1e-6, "{}: no gradient to compare", tensor.name);
+        for i in tensor.range.clone() {
+            let difference = (f64::from(ours[i]) - theirs[i]).abs() / scale;
+            assert!(difference < tolerance, "{} [{}]: {} is not {}", tensor.name, i - tensor.range.start, ours[i], theirs[i]);
+        }
+    }
+}
+
+fn logits(decoder: &mut Decoder, weights: &Weights) -> Vec<f32> {
+    let mut all = Vec::new();
+    decoder
+        .logits(&weights.data, &mut |_, logits| {
+            all.extend_from_slice(logits);
+            Ok(())
+        })
+        .unwrap();
+    all
+}
+
+#[test]
+fn every_tensor_receives_a_gradient() {
+    for config in [tiny(), untied()] {
+        let weights = weights(&config);
+        let batch = batch(&config);
+        let (loss, gradient) = gradient(&mut Decoder::new(&config).unwrap(), &weights, &batch, &targets(&config, &batch));
+        assert!(loss.is_finite() && loss > 0.0);
+        for tensor in &weights.layout.tensors {
+            let values = &gradient[tensor.range.clone()];
+            assert!(values.iter().all(|g| g.is_finite()), "{}", tensor.name);
+            // A row of the embedding whose token does not occur has none if the head is untied.
+            let nonzero = values.iter().filter(|g| **g != 0.0).count();
+            assert!(nonzero > values.len() / 5, "{}: {nonzero} of {} are not zero", tensor.name, values.len());
+        }
+    }
+}
+
+#[test]
+fn frozen_tensors_are_left_alone_and_the_others_learn_the_same() {
+    let config = untied();
+    let weights = weights(&config);
+    let batch = batch(&config);
+    let targets = targets(&config, &batch);
+    let (_, all) = gradient(&mut Decoder::new(&config).unwrap(), &weights, &batch, &targets);
+    let rules: [fn(&str) -> bool; 5] = [
+        |name| name.contains("embed"),
+        |name| name.contains("embed") || name.contains("layers.0"),
+        |name| name != "lm_head.weight",
+        |name| !name.contains("layers.1.self_attn.k_proj"),
+        |name| !name.contains("layers.1.mlp.up"),
+    ];
+    for rule in rules {
+        let mut decoder = Decoder::with_frozen(&config, &rule).unwrap();
+        let (_, some) = gradient(&mut decoder, &weights, &batch, &targets);
+        for tensor in &weights.layout.tensors {
+            for i in tensor.range.clone() {
+                let expected = if rule(&tensor.name) { f32::NAN } else { all[i] };
+                assert_eq!(some[i].to_bits(), expected.to_bits(), "{}", tensor.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_company() {
+    let config = tiny();
+    let weights = weights(&config);
+    let mut decoder = Decoder::new(&config).unwrap();
+    let batch = batch(&config);
+    decoder.forward(&weights.data, &batch, Keep::Nothing).unwrap();
+    let together = logits(&mut decoder, &weights);
+    let mut alone = Vec::new();
+    for (number, length) in [(1, 5), (2, 1), (3, 9), (4, 3)] {
+        let mut one = Batch::default();
+        one.push(&sequence(&config, number, length), length / 2..length);
+        decoder.forward(&weights.data, &one, Keep::All).unwrap();
+        alone.extend(logits(&mut decoder, &weights));
+    }
+    assert_eq!(together, alone);
+}
+
+#[test]
+fn a_cached_token_gives_the_same_bits_as_a_whole_sequence() {
+    let config = tiny();
+    let weights = weights(&config);
+    let mut decoder = Decoder::new(&config).unwrap();
+    let (one, two) = (sequence(&config, 1, 12), sequence(&config, 2, 8));
+    let mut whole = Batch::default();
+    whole.push(&one, 5..12);
+    whole.push(&two, 1..8);
+    decoder.forward(&weights.data, &whole, Keep::Nothing).unwrap();
+    let expected = logits(&mut decoder, &weights);
+    let mut cache = Cache::new(&config, 3, 12);
+    let mut batch = Batch::default();
+    batch.push(&one[..5], 4..5);
+    batch.push(&two[..1], 0..1);
+    let slots = [2, 0];
+    decoder.prefill(&weights.data, &batch, &mut cache, &slots).unwrap();
+    for step in 0..7 {
+        batch.clear();
+        batch.push_next(one[5 + step], 5 + step as u32);
+        batch.push_next(two[1 + step], 1 + step as u32);
+        decoder.advance(&weights.data, &batch, &mut cache, &slots).unwrap();
+        let got = logits(&mut decoder, &weights);
+        let vocab = config.vocab_size;
+        assert_eq!(got[..vocab], expected[step * vocab..(step + 1) * vocab], "step {step}");
+        assert_eq!(got[vocab..], expected[(7 + step) * vocab..(8 + step) * vocab], "step {step}");
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let config = tiny();
+    let weights = weights(&config);
+    let batch = batch(&config);
+    let targets = targets(&config, &batch);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| gradient(&mut Decoder::new(&config).unwrap(), &weights, &batch, &targets))
+    };
+    let (loss, expected) = run(1);
+    for threads in [2, 3] {
+        let (other, gradient) = run(threads);
+        assert_eq!(other.to_bits(), loss.to_bits());
+        assert_eq!(gradient, expected);
+    }
+}
+
+#[test]
+fn foreign_tokens_and_long_sequences_are_errors() {
+    let config = tiny();
+    let weights = weights(&config);
+    let mut decoder = Decoder::new(&config).unwrap();
+    let mut batch = Batch::default();
+    batch.push(&[1, 37], 0..1);
+    assert!(decoder.forward(&weights.data, &batch, Keep::Nothing).unwrap_err().to_string().contains("token 37"));
+    batch.clear();
+    batch.push(&[1; 65], 0..1);
+    assert!(decoder.forward(&weights.data, &batch, Keep::Nothing).unwrap_err().to_string().contains("65 tokens"));
+}

@@ -1,0 +1,284 @@
+//! Greedy generation: many prompts at once, each answered as if it were alone.
+
+use std::ops::ControlFlow;
+
+use super::decoder::cache::Cache;
+use super::decoder::{Batch, Decoder};
+use super::{Model, ModelError};
+
+/// Memory for keys and values; fewer sequences run side by side when they are long.
+const CACHE_BYTES: usize = 256 << 20;
+const MAX_SLOTS: usize = 128;
+/// Rows of one prefill.
+const PREFILL_ROWS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generate {
+    /// An answer without end is cut here.
+    pub max_new_tokens: usize,
+}
+
+impl Model {
+    /// The tokens that follow each prompt, up to the end-of-text token, which is not among them. Answers do not depend on which prompts run
+    /// together. `progress` hears how many prompts are answered and may stop the work.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &Generate,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let mut answers = vec![Vec::new(); prompts.len()];
+        let limit = self.config.max_position_embeddings;
+        for prompt in prompts {
+            if prompt.is_empty() || prompt.len() > limit {
+                return Err(ModelError::Input(format!("a prompt has {} tokens; the model takes 1 to {limit}", prompt.len())));
+            }
+        }
+        if options.max_new_tokens == 0 || prompts.is_empty() {
+            return Ok(answers);
+        }
+        // Prompts of like length run together: less waiting for the longest.
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(|index| prompts[*index].len());
+        let longest = order.last().map_or(0, |index| prompts[*index].len());
+        let capacity = limit.min(longest.saturating_add(options.max_new_tokens));
+        let slots = (CACHE_BYTES / (capacity * Cache::token_bytes(&self.config))).clamp(1, MAX_SLOTS).min(prompts.len());
+        let mut run = Run {
+            model: self,
+            decoder: Decoder::new(&self.config)?,
+            cache: Cache::new(&self.config, slots, capacity),
+            batch: Batch::default(),
+            free: (0..slots).rev().collect(),
+            active: Vec::new(),
+            chosen: Vec::new(),
+            slots: Vec::new(),
+            max_new_tokens: options.max_new_tokens,
+        };
+        let mut waiting = order.as_slice();
+        while !waiting.is_empty() || !run.active.is_empty() {
+            waiting = run.admit(prompts, waiting, &mut answers)?;
+            run.advance(&mut answers)?;
+            let answered = prompts.len() - waiting.len() - run.active.len();
+            if progress(answered).is_break() {
+                return Err(ModelError::Stopped);
+            }
+        }
+        Ok(answers)
+    }
+}
+
+struct Run<'a> {
+    model: &'a Model,
+    decoder: Decoder,
+    cache: Cache,
+    batch: Batch,
+    free: Vec<usize>,
+    active: Vec<Active>,
+    chosen: Vec<u32>,
+    slots: Vec<usize>,
+    max_new_tokens: usize,
+}
+
+/// A sequence that goes on: its last token is not in the cache yet.
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    prompt: usize,
+    slot: usize,
+    length: usize,
+    last: u32,
+}
+
+impl Run<'_> {
+    /// Starts as many of the waiting prompts as there are free slots, once enough are free to make a pass worth its while.
+    fn admit<'w>(&mut self, prompts: &[Vec<u32>], waiting: &'w [usize], answers: &mut [Vec<u32>]) -> Result<&'w [usize], ModelError> {
+        if !self.active.is_empty() && self.free.len() < (self.free.len() + self.active.len()).div_ceil(4) {
+            return Ok(waiting);
+        }
+        let mut taken = 0;
+        self.batch.clear();
+        self.slots.clear();
+        for index in waiting {
+            let prompt = &prompts[*index];
+            if taken > 0 && self.batch.rows() + prompt.len() > PREFILL_ROWS {
+                break;
+            }
+            let Some(slot) = self.free.pop() else { break };
+            self.batch.push(prompt, prompt.len() - 1..prompt.len());
+            self.slots.push(slot);
+            taken += 1;
+        }
+        if taken == 0 {
+            return Ok(waiting);
+        }
+        self.decoder.prefill(&self.model.weights.data, &self.batch, &mut self.cache, &self.slots)?;
+        self.choose()?;
+        let (started, rest) = waiting.split_at(taken);
+        for ((index, slot), token) in started.iter().zip(&self.slots).zip(&self.chosen) {
+            let active = Active { prompt: *index, slot: *slot, length: prompts[*index].len(), last: *token };
+            if self.goes_on(active, answers) {
+                self.active.push(active);
+            } else {
+                self.free.push(*slot);
+            }
+        }
+        Ok(rest)
+    }
+
+    /// One more token for every active sequence; those that end make room.
+    fn advance(&mut self, answers: &mut [Vec<u32>]) -> Result<(), ModelError> {
+        if self.active.is_empty() {
+            return Ok(());
+        }
+        self.batch.clear();
+        self.slots.clear();
+        for active in &self.active {
+            self.batch.push_next(active.last, active.length as u32);
+            self.slots.push(active.slot);
+        }
+        self.decoder.advance(&self.model.weights.data, &self.batch, &mut self.cache, &self.slots)?;
+        self.choose()?;
+        let mut kept = 0;
+        for i in 0..self.active.len() {
+            let before = self.active[i];
+            let after = Active { length: before.length + 1, last: self.chosen[i], ..before };
+            if self.goes_on(after, answers) {
+                self.active[kept] = after;
+                kept += 1;
+            } else {
+                self.free.push(after.slot);
+            }
+        }
+        self.active.truncate(kept);
+        Ok(())
+    }
+
+    /// Writes the newest token down, unless it ends the answer; whether there is to be another.
+    fn goes_on(&self, active: Active, answers: &mut [Vec<u32>]) -> bool {
+        if Some(active.last) == self.model.config.eos_token_id {
+            return false;
+        }
+        let answer = &mut answers[active.prompt];
+        answer.push(active.last);
+        answer.len() < self.max_new_tokens && active.length < self.model.config.max_position_embeddings
+    }
+
+    /// The likeliest token of each row, the lowest of equals.
+    fn choose(&mut self) -> Result<(), ModelError> {
+        let (vocab, chosen) = (self.model.config.vocab_size, &mut self.chosen);
+        chosen.clear();
+        self.decoder.logits(&self.model.weights.data, &mut |_, logits| {
+            for row in logits.chunks_exact(vocab) {
+                chosen.push(argmax(row).ok_or_else(|| ModelError::NotFinite("a logit".to_string()))?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The place of the largest number, the first of equals; nothing if one is not finite.
+pub fn argmax(row: &[f32]) -> Option<u32> {
+    let mut best = 0;
+    for (i, value) in row.iter().enumerate() {
+        if !value.is_finite() {
+            return None;
+        }
+        if *value > row[best] {
+            best = i;
+        }
+    }
+    (!row.is_empty()).then_some(best as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::tiny;
+    use super::super::tokenizer::tests::bytes_only;
+    use super::super::{ChatTemplate, Config, Scored, Weights};
+    use super::*;
+    use crate::kernels::rng;
+
+    fn model(eos: Option<u32>) -> Model {
+        let config = Config { vocab_size: 257, eos_token_id: eos, ..tiny() };
+        let mut weights = Weights::random(&config, 3).unwrap();
+        weights.data.iter_mut().for_each(|w| *w *= 9.0);
+        Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::default() }
+    }
+
+    fn prompts(n: u64) -> Vec<Vec<u32>> {
+        (0..n).map(|p| (0..1 + rng::below(1, p, 0, 20)).map(|i| rng::below(2, p, i, 257) as u32).collect()).collect()
+    }
+
+    fn all(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<Vec<u32>> {
+        model.generate(prompts, &Generate { max_new_tokens }, &mut |_| ControlFlow::Continue(())).unwrap()
+    }
+
+    /// Token by token, each time the whole sequence from the start.
+    fn slowly(model: &Model, prompt: &[u32], max_new_tokens: usize) -> Vec<u32> {
+        let mut tokens = prompt.to_vec();
+        while tokens.len() - prompt.len() < max_new_tokens && tokens.len() <= model.config.max_position_embeddings {
+            let from = tokens.len();
+            let mut next = None;
+            let scored = Scored { tokens: [tokens.as_slice(), &[0]].concat(), from };
+            model.score(&[scored], &mut |_, logits| next = argmax(logits)).unwrap();
+            if next == model.config.eos_token_id {
+                break;
+            }
+            tokens.extend(next);
+        }
+        tokens.split_off(prompt.len())
+    }
+
+    #[test]
+    fn answers_are_those_of_one_prompt_alone_without_a_cache() {
+        let open = model(None);
+        let prompts = prompts(150);
+        let first = all(&open, &prompts, 12);
+        // A token that really occurs ends some answers early and not others.
+        let eos = first[0][3];
+        let model = Model { config: Config { eos_token_id: Some(eos), ..open.config.clone() }, ..open };
+        let answers = all(&model, &prompts, 12);
+        assert!(answers.iter().any(|a| a.len() < 12) && answers.iter().any(|a| a.len() == 12));
+        for (prompt, answer) in prompts.iter().zip(&answers).step_by(7) {
+            assert_eq!(*answer, slowly(&model, prompt, 12));
+            assert_eq!(*answer, all(&model, std::slice::from_ref(prompt), 12)[0]);
+        }
+    }
+
+    #[test]
+    fn the_model_s_reach_ends_an_answer() {
+        let model = model(None);
+        let prompt = prompts(1).remove(0);
+        let answer = all(&model, std::slice::from_ref(&prompt), 1000).remove(0);
+        assert_eq!(prompt.len() + answer.len(), model.config.max_position_embeddings + 1);
+        assert_eq!(answer, slowly(&model, &prompt, 1000));
+        let long = vec![1; model.config.max_position_embeddings + 1];
+        assert!(model.generate(&[long], &Generate { max_new_tokens: 1 }, &mut |_| ControlFlow::Continue(())).is_err());
+        assert!(model.generate(&[vec![]], &Generate { max_new_tokens: 1 }, &mut |_| ControlFlow::Continue(())).is_err());
+    }
+
+    #[test]
+    fn it_stops_when_asked_and_says_when_the_arithmetic_fails() {
+        let mut model = model(None);
+        let stopped = model.generate(&prompts(3), &Generate { max_new_tokens: 9 }, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(ModelError::Stopped)));
+        model.weights.data[300] = f32::NAN;
+        model.weights.data[5] = f32::NAN;
+        let broken = model.generate(&[vec![0]], &Generate { max_new_tokens: 9 }, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(broken, Err(ModelError::NotFinite(_))), "{broken:?}");
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_their_company() {
+        let model = model(None);
+        let sequences: Vec<Scored> = prompts(40).into_iter().map(|tokens| Scored { from: tokens.len().div_ceil(2), tokens }).collect();
+        let mut together = Vec::new();
+        model.score(&sequences, &mut |index, logits| together.push((index, logits.to_vec()))).unwrap();
+        assert_eq!(together.len(), sequences.len());
+        for (i, scored) in sequences.iter().enumerate() {
+            let mut alone = Vec::new();
+            model.score(std::slice::from_ref(scored), &mut |_, logits| alone = logits.to_vec()).unwrap();
+            assert_eq!(together[i], (i, alone));
+        }
+        assert!(model.score(&[Scored { tokens: vec![1, 2], from: 0 }], &mut |_, _| {}).is_err());
+    }
+}

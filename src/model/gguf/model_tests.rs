@@ -1,0 +1,116 @@
+//! Whole models: what is saved is loaded again, and what we cannot run is named.
+
+use std::ops::ControlFlow;
+
+use super::*;
+use crate::model::config::tests::tiny;
+use crate::model::quant::BlockType;
+use crate::model::tokenizer::tests::bytes_only;
+use crate::model::{ChatTemplate, Config, Model, Weights};
+
+fn model(config: Config) -> Model {
+    let mut weights = Weights::zeros(&config).unwrap();
+    weights.data.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 61) as f32 / 64.0 - 0.4);
+    Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::new("{{ messages[0].content }}?\n").unwrap() }
+}
+
+fn small() -> Config {
+    Config { vocab_size: 260, hidden_size: 32, intermediate_size: 64, head_dim: 8, ..tiny() }
+}
+
+fn saved(model: &Model, ty: BlockType) -> (tempfile::TempDir, std::path::PathBuf) {
+    let space = tempfile::tempdir().unwrap();
+    let path = space.path().join("model.gguf");
+    let types: Vec<_> = model.weights.iter().map(|(_, shape, _)| if shape.len() > 1 { ty } else { BlockType::F32 }).collect();
+    save(&path, model, 0, &types, &mut |_| ControlFlow::Continue(())).unwrap();
+    (space, path)
+}
+
+#[test]
+fn an_f32_file_loads_as_the_same_model() {
+    for tied in [true, false] {
+        let model = model(Config { tie_word_embeddings: tied, ..small() });
+        let (_space, path) = saved(&model, BlockType::F32);
+        let read = Model::load(&path).unwrap();
+        assert_eq!(read.config, model.config);
+        assert_eq!(read.weights.data, model.weights.data);
+        assert_eq!(read.chat.source(), model.chat.source());
+        assert_eq!((&read.tokenizer.bos, &read.tokenizer.eos), (&model.tokenizer.bos, &model.tokenizer.eos));
+        for text in ["it's 12 below  zero\n", "naïve<|endoftext|>x", " 冷蔵庫"] {
+            assert_eq!(read.tokenizer.encode(text).unwrap(), model.tokenizer.encode(text).unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_is_loaded_is_saved_as_the_same_bytes() {
+    let (_one, first) = saved(&model(small()), BlockType::F32);
+    let (_two, second) = saved(&Model::load(&first).unwrap(), BlockType::F32);
+    assert_eq!(std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
+}
+
+#[test]
+fn query_rows_are_neighbours_in_the_file() {
+    // Two heads of four rows: 0 and 2 are turned together, so they stand together.
+    let config = Config { hidden_size: 1, head_dim: 4, ..tiny() };
+    let rows: Vec<f32> = (0..8u8).map(f32::from).collect();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    assert_eq!(*llama::rows_for_file(name, &rows, &config), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+    assert_eq!(*llama::rows_for_file("model.layers.0.self_attn.v_proj.weight", &rows, &config), rows);
+}
+
+#[test]
+fn quantized_weights_come_back_close() {
+    let model = model(small());
+    let (_space, path) = saved(&model, BlockType::Q8_0);
+    let read = Model::load(&path).unwrap();
+    let worst = model.weights.data.iter().zip(&read.weights.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.005, "{worst}");
+}
+
+#[test]
+fn what_we_cannot_run_is_named() {
+    let model = model(small());
+    let said = |change: &dyn Fn(&mut Vec<(String, Value)>)| {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("x.gguf");
+        let mut metadata = llama::metadata(&model, 0).unwrap();
+        change(&mut metadata);
+        let plans: Vec<_> = model.weights.iter().map(|(name, shape, _)| llama::plan(name, shape, BlockType::F32).unwrap()).collect();
+        let mut writer = Writer::create(&path, &metadata, &plans).unwrap();
+        for plan in &plans {
+            writer.tensor(&vec![0; plan.size_bytes().unwrap()]).unwrap();
+        }
+        writer.finish().unwrap();
+        Model::load(&path).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let set = |key: &'static str, value: Value| {
+        move |metadata: &mut Vec<(String, Value)>| {
+            metadata.retain(|(name, _)| name != key);
+            metadata.push((key.to_string(), value.clone()));
+        }
+    };
+    assert_eq!(said(&|_| ()), Ok(()));
+    let cases: [(&'static str, Value, &str); 12] = [
+        ("general.architecture", Value::from("mamba\u{1b}[2J"), "mamba\\u{1b}"),
+        ("llama.block_count", Value::U32(3), "`blk.2.attn_norm.weight` is missing"),
+        ("llama.block_count", Value::U32(1), "blk.1"),
+        ("llama.block_count", Value::U64(u64::MAX), "num_hidden_layers"),
+        ("llama.embedding_length", Value::U32(64), "shape"),
+        ("llama.rope.scaling.type", Value::from("yarn"), "scaled rotary positions"),
+        ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
+        ("llama.expert_count", Value::U32(8), "expert_count"),
+        ("tokenizer.ggml.model", Value::from("llama"), "byte-level BPE"),
+        ("tokenizer.ggml.pre", Value::from("tekken"), "tekken"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(9999), "eos_token_id"),
+        ("tokenizer.ggml.merges", Value::Array(Array::String(vec!["nomerge".into()])), "merge"),
+    ];
+    for (key, value, expected) in cases {
+        let error = said(&set(key, value)).unwrap_err();
+        assert!(error.contains(expected), "{key}: {error}");
+    }
+    assert!(said(&|metadata| metadata.retain(|(name, _)| name != "tokenizer.ggml.tokens")).unwrap_err().contains("tokens is missing"));
+    assert!(
+        said(&|metadata| metadata.retain(|(name, _)| name != "llama.context_length")).unwrap_err().contains("context_length is missing")
+    );
+}

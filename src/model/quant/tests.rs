@@ -1,0 +1,125 @@
+//! What can be said without a peer; the comparison with ggml itself is in `tests/peers`.
+
+use super::*;
+use proptest::prelude::*;
+
+/// A fixed pseudo-random bell: sums of twelve uniform numbers.
+pub fn bell(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..n).map(|_| ((0..12).map(|_| next()).sum::<f32>() - 6.0) * 0.05).collect()
+}
+
+fn relative_error(ty: BlockType, x: &[f32]) -> f64 {
+    let packed = quantize(ty, x, x.len()).unwrap();
+    let mut back = vec![0.0; x.len()];
+    dequantize(ty, &packed, &mut back).unwrap();
+    let error: f64 = x.iter().zip(&back).map(|(a, b)| f64::from(a - b) * f64::from(a - b)).sum();
+    let power: f64 = x.iter().map(|a| f64::from(*a) * f64::from(*a)).sum();
+    (error / power).sqrt()
+}
+
+#[test]
+fn the_error_falls_as_the_bits_rise() {
+    let x = bell(256 * 64, 1);
+    let expected = [
+        (BlockType::Q2K, 0.30),
+        (BlockType::Q3K, 0.15),
+        (BlockType::Q4_0, 0.095),
+        (BlockType::Q4_1, 0.085),
+        (BlockType::Q4K, 0.072),
+        (BlockType::Q5_0, 0.048),
+        (BlockType::Q5_1, 0.042),
+        (BlockType::Q5K, 0.036),
+        (BlockType::Q6K, 0.018),
+        (BlockType::Q8_0, 0.007),
+        (BlockType::Bf16, 0.003),
+        (BlockType::F16, 0.0004),
+        (BlockType::F32, 0.0),
+    ];
+    for (ty, most) in expected {
+        let error = relative_error(ty, &x);
+        println!("{ty}: {error:.5}");
+        assert!(error <= most, "{ty}: {error}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let x = bell(256 * 300, 2);
+    for ty in BlockType::ALL {
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| quantize(ty, &x, 256 * 3).unwrap())
+        };
+        assert_eq!(on(1), on(3), "{ty}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let x = vec![0.5f32; 64];
+    assert_eq!(quantize(BlockType::Q4K, &x, 64), Err(QuantError::Columns { ty: BlockType::Q4K, columns: 64 }));
+    assert_eq!(quantize(BlockType::Q8_0, &x, 48), Err(QuantError::Rows { values: 64, columns: 48 }));
+    assert_eq!(quantize(BlockType::Q8_0, &x, 0), Err(QuantError::Rows { values: 64, columns: 0 }));
+    for bad in [f32::NAN, f32::INFINITY, 70_000.0] {
+        let mut x = x.clone();
+        x[7] = bad;
+        let error = quantize(BlockType::Q4_0, &x, 32).unwrap_err().to_string();
+        assert!(error.starts_with("value 7 is "), "{error}");
+    }
+    assert!(quantize(BlockType::Bf16, &[f32::MAX], 1).is_err());
+    assert!(dequantize(BlockType::Q8_0, &[0; 33], &mut [0.0; 32]).is_err());
+    assert!(dequantize(BlockType::Q8_0, &[0; 34], &mut [0.0; 33]).is_err());
+}
+
+#[test]
+fn zeros_stay_zeros_and_equals_stay_close() {
+    for ty in BlockType::ALL {
+        let mut back = vec![9.0; 256];
+        dequantize(ty, &quantize(ty, &[0.0; 256], 256).unwrap(), &mut back).unwrap();
+        assert!(back.iter().all(|value| *value == 0.0), "{ty}");
+        for constant in [0.25f32, -0.25, 1e-30, -60000.0] {
+            dequantize(ty, &quantize(ty, &[constant; 256], 256).unwrap(), &mut back).unwrap();
+            let worst = back.iter().map(|value| (value - constant).abs()).fold(0.0, f32::max);
+            assert!(worst <= constant.abs() * 0.02 + 1e-7, "{ty} {constant}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn names_and_numbers_read_back() {
+    for ty in BlockType::ALL {
+        assert_eq!(ty.name().parse::<BlockType>().unwrap(), ty);
+        assert_eq!(BlockType::from_id(ty.id()), Some(ty));
+    }
+    assert_eq!(BlockType::from_id(23), None);
+    assert!("Q4_KM".parse::<BlockType>().is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_fit_values_come_back_finite(bits in proptest::collection::vec(any::<u32>(), 256)) {
+        let x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).map(|v| if v.is_finite() { v.clamp(-65504.0, 65504.0) } else { 1.0 }).collect();
+        for ty in BlockType::ALL {
+            let packed = quantize(ty, &x, 256).unwrap();
+            let mut back = vec![0.0; 256];
+            dequantize(ty, &packed, &mut back).unwrap();
+            prop_assert!(back.iter().all(|v| v.is_finite()), "{}", ty);
+        }
+    }
+
+    #[test]
+    fn any_bytes_unpack_without_panic(bytes in proptest::collection::vec(any::<u8>(), 256)) {
+        for ty in BlockType::ALL {
+            let blocks = (bytes.len() / ty.block_bytes()).max(1).min(256 / ty.block_values().max(1)).max(1);
+            let mut out = vec![0.0; blocks * ty.block_values()];
+            dequantize(ty, &bytes[..blocks * ty.block_bytes()], &mut out).unwrap();
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `tokenizer.json` and `tokenizer_config.json`: text → tokens and back, and the special tokens. Knows no chat.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::ModelError;
+use super::error::read_limited;
+
+/// The largest published vocabularies take some 20 MB.
+const MAX_FILE: u64 = 128 << 20;
+
+/// A token with a meaning of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Special {
+    pub id: u32,
+    pub text: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    json: Vec<u8>,
+    vocab_size: usize,
+    pub bos: Option<Special>,
+    pub eos: Option<Special>,
+    pub pad: Option<Special>,
+}
+
+impl Tokenizer {
+    /// `tokenizer.json` alone: no token is known to end a text.
+    pub fn from_file(path: &Path) -> Result<Tokenizer, ModelError> {
+        Tokenizer::from_json(&read_limited(path, MAX_FILE)?)
+    }
+
+    /// `tokenizer.json` and, if it is there, `tokenizer_config.json`.
+    pub fn from_folder(folder: &Path) -> Result<Tokenizer, ModelError> {
+        let mut tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+        let config = folder.join("tokenizer_config.json");
+        if config.exists() {
+            let bytes = read_limited(&config, MAX_FILE)?;
+            let value: Value = serde_json::from_slice(&bytes).map_err(|error| ModelError::malformed("tokenizer_config.json", error))?;
+            tokenizer.bos = tokenizer.named(&value, "bos_token")?;
+            tokenizer.eos = tokenizer.named(&value, "eos_token")?;
+            tokenizer.pad = tokenizer.named(&value, "pad_token")?;
+        }
+        Ok(tokenizer)
+    }
+
+    pub fn from_json(json: &[u8]) -> Result<Tokenizer, ModelError> {
+        let malformed = |why: String| ModelError::malformed("tokenizer.json", why);
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| malformed(error.to_string()))?;
+        // What some files say about cutting and padding belongs to their training.
+        inner.with_padding(None).with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+        let highest = inner.get_vocab(true).values().max().copied();
+        let highest = highest.ok_or_else(|| malformed("it has no token".to_string()))?;
+        if highest as usize >= 1 << 20 {
+            return Err(malformed(format!("token {highest} is beyond the limit of {}", 1 << 20)));
+        }
+        Ok(Tokenizer { inner, json: json.to_vec(), vocab_size: highest as usize + 1, bos: None, eos: None, pad: None })
+    }
+
+    fn named(&self, config: &Value, name: &str) -> Result<Option<Special>, ModelError> {
+        let text = match config.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => text.as_str(),
+            Some(table) => match table.get("content").and_then(Value::as_str) {
+                Some(text) => text,
+                None => return Err(ModelError::malformed("tokenizer_config.json", format!("{name} is not a token"))),
+            },
+        };
+        self.special(text).map(Some).ok_or_else(|| ModelError::malformed("tokenizer_config.json", format!("{name} `{text}` is no token")))
+    }
+
+    /// The token of exactly this text.
+    pub fn special(&self, text: &str) -> Option<Special> {
+        self.inner.token_to_id(text).map(|id| Special { id, text: text.to_string() })
+    }
+
+    /// Nothing is added before or after; special tokens in the text become themselves.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| ModelError::Input(format!("the tokenizer refuses a text: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text without special tokens; bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
+        self.inner.decode(tokens, true).map_err(|error| ModelError::Input(format!("the tokenizer refuses tokens: {error}")))
+    }
+
+    /// As the vocabulary spells it (byte-level: `Ġthe`).
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The highest token plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The same tokenizer, its `tokenizer.json` as the `tokenizers` crate writes it: vocabulary by token, indented.
+    pub(super) fn canonical(self) -> Result<Tokenizer, ModelError> {
+        let text = self.inner.to_string(true).map_err(|error| ModelError::malformed("tokenizer.json", error))?;
+        Ok(Tokenizer { json: format!("{text}\n").into_bytes(), ..self })
+    }
+
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    /// The bytes of `tokenizer.json`, as they were read.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// `tokenizer_config.json`, as transformers reads it. Nothing is added to a text on its own.
+    pub fn config_json(&self, model_max_length: Option<usize>) -> Vec<u8> {
+        let mut fields = Map::new();
+        fields.insert("add_bos_token".to_string(), json!(false));
+        fields.insert("add_prefix_space".to_string(), json!(false));
+        fields.insert("clean_up_tokenization_spaces".to_string(), json!(false));
+        for (name, special) in [("bos_token", &self.bos), ("eos_token", &self.eos), ("pad_token", &self.pad)] {
+            if let Some(special) = special {
+                fields.insert(name.to_string(), json!(special.text));
+            }
+        }
+        if let Some(length) = model_max_length {
+            fields.insert("model_max_length".to_string(), json!(length));
+        }
+        fields.insert("tokenizer_class".to_string(), json!("PreTrainedTokenizerFast"));
+        format!("{:#}\n", Value::Object(fields)).into_bytes()
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Bytes as tokens, no merges, `<|endoftext|>` first.
+    pub fn bytes_only() -> Tokenizer {
+        let alphabet = super::super::bytes::alphabet();
+        let mut vocab = Map::new();
+        vocab.insert("<|endoftext|>".to_string(), json!(0));
+        for (i, letter) in alphabet.iter().enumerate() {
+            vocab.insert(letter.to_string(), json!(i + 1));
+        }
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": [{"id": 0, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true},
+            "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+        });
+        let mut tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+        let end = tokenizer.special("<|endoftext|>");
+        (tokenizer.bos, tokenizer.eos, tokenizer.pad) = (end.clone(), end.clone(), end);
+        tokenizer
+    }
+
+    #[test]
+    fn any_text_comes_back() {
+        let tokenizer = bytes_only();
+        assert_eq!(tokenizer.vocab_size(), 257);
+        for text in ["", "set fridge two to -4", "  two  spaces\n\n", "naïve 冷蔵庫 \u{1f9ca}", "\0\u{7f}"] {
+            let tokens = tokenizer.encode(text).unwrap();
+            assert_eq!(tokens.len(), text.len());
+            assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
+        }
+        assert_eq!(tokenizer.encode("a<|endoftext|>").unwrap().last(), Some(&0));
+    }
+
+    #[test]
+    fn a_folder_gives_it_its_special_tokens() {
+        let space = tempfile::tempdir().unwrap();
+        let tokenizer = bytes_only();
+        std::fs::write(space.path().join("tokenizer.json"), tokenizer.json()).unwrap();
+        std::fs::write(space.path().join("tokenizer_config.json"), tokenizer.config_json(Some(64))).unwrap();
+        let read = Tokenizer::from_folder(space.path()).unwrap();
+        assert_eq!(read.eos, Some(Special { id: 0, text: "<|endoftext|>".to_string() }));
+        assert_eq!(read.pad, read.bos);
+        std::fs::write(space.path().join("tokenizer_config.json"), r#"{"eos_token": {"content": "<nope>"}}"#).unwrap();
+        assert!(Tokenizer::from_folder(space.path()).unwrap_err().to_string().contains("`<nope>` is no token"));
+    }
+
+    #[test]
+    fn mangled_files_are_errors() {
+        let good = bytes_only().json().to_vec();
+        for length in [0, 1, good.len() / 2, good.len() - 1] {
+            assert!(Tokenizer::from_json(&good[..length]).is_err());
+        }
+        assert!(Tokenizer::from_json(b"{}").is_err());
+    }
+}

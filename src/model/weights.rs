@@ -1,0 +1,152 @@
+//! Named f32 tensors in one flat buffer, in a fixed order. Optimizer state and gradients have the same layout. Knows no file format.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Config, ModelError};
+
+/// 16 GiB of f32: more than any model that this machine class can train or run.
+const MAX_PARAMETERS: usize = 1 << 32;
+
+/// One tensor's place in the flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// As Hugging Face names it: `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// Row-major, outermost first.
+    pub shape: Vec<usize>,
+    pub range: Range<usize>,
+}
+
+/// Every tensor of a model of this configuration, in the order of a forward pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub tensors: Vec<Tensor>,
+    by_name: BTreeMap<String, usize>,
+    total: usize,
+}
+
+impl Layout {
+    pub fn of(config: &Config) -> Result<Layout, ModelError> {
+        config.check()?;
+        let mut layout = Layout { tensors: Vec::new(), by_name: BTreeMap::new(), total: 0 };
+        let (d, ff, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
+        layout.push("model.embed_tokens.weight".to_string(), &[config.vocab_size, d])?;
+        for layer in 0..config.num_hidden_layers {
+            let parts: [(&str, &[usize]); 9] = [
+                ("input_layernorm", &[d]),
+                ("self_attn.q_proj", &[q, d]),
+                ("self_attn.k_proj", &[kv, d]),
+                ("self_attn.v_proj", &[kv, d]),
+                ("self_attn.o_proj", &[d, q]),
+                ("post_attention_layernorm", &[d]),
+                ("mlp.gate_proj", &[ff, d]),
+                ("mlp.up_proj", &[ff, d]),
+                ("mlp.down_proj", &[d, ff]),
+            ];
+            for (part, shape) in parts {
+                layout.push(format!("model.layers.{layer}.{part}.weight"), shape)?;
+            }
+        }
+        layout.push("model.norm.weight".to_string(), &[d])?;
+        if !config.tie_word_embeddings {
+            layout.push("lm_head.weight".to_string(), &[config.vocab_size, d])?;
+        }
+        Ok(layout)
+    }
+
+    fn push(&mut self, name: String, shape: &[usize]) -> Result<(), ModelError> {
+        let size = shape.iter().try_fold(1usize, |size, side| size.checked_mul(*side));
+        let end = size.and_then(|size| self.total.checked_add(size)).filter(|end| *end <= MAX_PARAMETERS);
+        let Some(end) = end else {
+            let (size, limit) = (self.total as u64, MAX_PARAMETERS as u64);
+            return Err(ModelError::TooLarge { what: format!("the number of parameters up to `{name}`"), size, limit });
+        };
+        self.by_name.insert(name.clone(), self.tensors.len());
+        self.tensors.push(Tensor { name, shape: shape.to_vec(), range: self.total..end });
+        self.total = end;
+        Ok(())
+    }
+
+    /// Parameters in all; a tied head counts once.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.by_name.get(name).and_then(|index| self.tensors.get(*index))
+    }
+}
+
+/// A model's parameters.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    pub layout: Arc<Layout>,
+    /// All tensors behind each other.
+    pub data: Vec<f32>,
+}
+
+impl Weights {
+    pub fn zeros(config: &Config) -> Result<Weights, ModelError> {
+        let layout = Layout::of(config)?;
+        let data = vec![0.0; layout.total()];
+        Ok(Weights { layout: Arc::new(layout), data })
+    }
+
+    pub fn get(&self, name: &str) -> Option<&[f32]> {
+        self.layout.tensor(name).map(|tensor| &self.data[tensor.range.clone()])
+    }
+
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        let range = self.layout.tensor(name)?.range.clone();
+        Some(&mut self.data[range])
+    }
+
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.layout.tensor(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Name, shape and values, in the fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.layout.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice(), &self.data[t.range.clone()]))
+    }
+
+    /// How many numbers they are; a tied head counts once.
+    pub fn parameters(&self) -> usize {
+        self.data.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::tiny;
+    use super::*;
+
+    #[test]
+    fn tensors_lie_behind_each_other_and_cover_the_buffer() {
+        let weights = Weights::zeros(&tiny()).unwrap();
+        let mut end = 0;
+        for tensor in &weights.layout.tensors {
+            assert_eq!(tensor.range.start, end);
+            assert_eq!(tensor.range.len(), tensor.shape.iter().product::<usize>());
+            end = tensor.range.end;
+        }
+        assert_eq!(end, weights.parameters());
+        assert_eq!(weights.shape("model.layers.1.self_attn.k_proj.weight"), Some(&[8, 16][..]));
+        assert!(weights.get("lm_head.weight").is_none());
+    }
+
+    #[test]
+    fn an_untied_head_is_a_tensor_of_its_own() {
+        let tied = Layout::of(&tiny()).unwrap().total();
+        let untied = Layout::of(&Config { tie_word_embeddings: false, ..tiny() }).unwrap().total();
+        assert_eq!(untied - tied, 37 * 16);
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_an_error() {
+        let huge = Config { vocab_size: 1 << 20, hidden_size: 1 << 17, ..tiny() };
+        assert!(matches!(Weights::zeros(&huge), Err(ModelError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,74 @@
+//! What tensors a weight file holds, from its head alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::model::ModelError;
+use crate::model::gguf::Gguf;
+
+/// The head of a safetensors file; the crate's own limit.
+const HEAD_MAX_BYTES: u64 = 100_000_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub name: String,
+    /// `F32`, `Q4_K` …
+    pub ty: String,
+    /// As the file has it: GGUF names the row length first, safetensors last.
+    pub shape: Vec<u64>,
+    pub size_bytes: u64,
+}
+
+impl Tensor {
+    pub fn values(&self) -> u64 {
+        self.shape.iter().fold(1, |product, size| product.saturating_mul(*size))
+    }
+}
+
+pub fn of_gguf(gguf: &Gguf) -> Vec<Tensor> {
+    let tensor = |tensor: &crate::model::gguf::TensorInfo| Tensor {
+        name: tensor.name.clone(),
+        ty: format!("{:?}", tensor.ty),
+        shape: tensor.shape.iter().map(|size| *size as u64).collect(),
+        size_bytes: tensor.bytes.len() as u64,
+    };
+    gguf.header.tensors.iter().map(tensor).collect()
+}
+
+pub fn of_safetensors(path: &Path) -> Result<Vec<Tensor>, ModelError> {
+    #[derive(Deserialize)]
+    struct Entry {
+        dtype: String,
+        shape: Vec<u64>,
+        data_offsets: [u64; 2],
+    }
+    let malformed = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
+    let head: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&head(path)?).map_err(|error| malformed(error.to_string()))?;
+    let mut found = Vec::new();
+    for (name, entry) in head.into_iter().filter(|(name, _)| name != "__metadata__") {
+        let entry: Entry =
+            serde_json::from_value(entry).map_err(|error| malformed(format!("tensor `{}`: {error}", name.escape_default())))?;
+        let [start, end] = entry.data_offsets;
+        found.push(Tensor { name, ty: entry.dtype, shape: entry.shape, size_bytes: end.saturating_sub(start) });
+    }
+    Ok(found)
+}
+
+/// The JSON in front of the data.
+fn head(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let io = |error| ModelError::io("read", path, error);
+    let mut file = File::open(path).map_err(io)?;
+    let mut length = [0u8; 8];
+    file.read_exact(&mut length).map_err(io)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEAD_MAX_BYTES {
+        return Err(ModelError::malformed(format!("`{}`", path.display()), format!("its head claims {length} bytes")));
+    }
+    let mut head = Vec::new();
+    file.take(length).read_to_end(&mut head).map_err(io)?;
+    Ok(head)
+}

@@ -1,0 +1,97 @@
+//! The metrics: what each needs, and how items add up to a figure.
+
+use super::report::Item;
+
+/// Everything is a sum over items divided by another, so that one bootstrap serves all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricKind {
+    ExactMatch,
+    JsonValid,
+    Perplexity,
+    KlDivergence,
+    Top1Agreement,
+    Flips,
+}
+
+/// As the manifest names them, in the order of the enum.
+pub const NAMES: &[&str] = &["exact_match", "json_valid", "perplexity", "kl_divergence", "top1_agreement", "flips"];
+
+const KINDS: [MetricKind; 6] = [
+    MetricKind::ExactMatch,
+    MetricKind::JsonValid,
+    MetricKind::Perplexity,
+    MetricKind::KlDivergence,
+    MetricKind::Top1Agreement,
+    MetricKind::Flips,
+];
+
+impl MetricKind {
+    pub fn from_name(name: &str) -> Option<MetricKind> {
+        NAMES.iter().position(|known| *known == name).and_then(|index| KINDS.get(index).copied())
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            MetricKind::ExactMatch => "exact_match",
+            MetricKind::JsonValid => "json_valid",
+            MetricKind::Perplexity => "perplexity",
+            MetricKind::KlDivergence => "kl_divergence",
+            MetricKind::Top1Agreement => "top1_agreement",
+            MetricKind::Flips => "flips",
+        }
+    }
+
+    /// Read off greedy answers.
+    pub fn needs_answers(self) -> bool {
+        matches!(self, MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Flips)
+    }
+
+    /// Read off the probabilities of given texts.
+    pub fn needs_scores(self) -> bool {
+        matches!(self, MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::Top1Agreement)
+    }
+
+    pub fn needs_reference(self) -> bool {
+        matches!(self, MetricKind::KlDivergence | MetricKind::Top1Agreement | MetricKind::Flips)
+    }
+
+    /// Needs the other model's probabilities, not only its answers.
+    pub fn needs_reference_scores(self) -> bool {
+        matches!(self, MetricKind::KlDivergence | MetricKind::Top1Agreement)
+    }
+
+    /// An item's part in the sums above and below the line; nothing if the item was not measured.
+    pub fn terms(self, item: &Item) -> Option<(f64, f64)> {
+        let share = |yes: bool| (f64::from(u8::from(yes)), 1.0);
+        let per_token = |sum: f64| item.tokens.map(|tokens| (sum, tokens as f64));
+        match self {
+            MetricKind::ExactMatch => item.exact_match.map(share),
+            MetricKind::JsonValid => item.json_valid.map(share),
+            MetricKind::Flips => Some(share(item.exact_match? != item.reference_exact_match?)),
+            MetricKind::Perplexity => per_token(item.nll?),
+            MetricKind::KlDivergence => per_token(item.kl_divergence?),
+            MetricKind::Top1Agreement => per_token(item.top1_agree? as f64),
+        }
+    }
+
+    /// From the quotient of the sums to the figure.
+    pub fn figure(self, quotient: f64) -> f64 {
+        match self {
+            MetricKind::Perplexity => crate::kernels::math::exp64(quotient),
+            _ => quotient,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for (name, kind) in NAMES.iter().zip(KINDS) {
+            assert_eq!((MetricKind::from_name(name), kind.name()), (Some(kind), *name));
+        }
+        assert_eq!(MetricKind::from_name("accuracy"), None);
+    }
+}

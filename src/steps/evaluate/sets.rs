@@ -1,0 +1,124 @@
+//! The sets of a running evaluation: which records, which files. Shared by answering and measuring.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::{Encoder, Example, Message, Model, ModelError};
+use crate::steps::dataset::record::{self, Record};
+use crate::steps::{Failure, Io};
+
+/// A named set of records, in the data's order.
+pub struct Set {
+    pub name: String,
+    pub records: Vec<Record>,
+}
+
+/// The sets behind the ports `data.NAME`. An empty one is an error: no figure could be made of it.
+pub fn read(io: &Io) -> Result<Vec<Set>, Failure> {
+    let mut sets = Vec::new();
+    for (port, paths) in &io.inputs {
+        let Some(name) = port.strip_prefix("data.") else { continue };
+        let records = record::read(paths)?;
+        if records.is_empty() {
+            return Err(Failure::new(format!("set `{name}` is empty")));
+        }
+        sets.push(Set { name: name.to_string(), records });
+    }
+    Ok(sets)
+}
+
+impl Set {
+    /// The tokens that a model is asked with; an error names the item.
+    pub fn prompt(&self, model: &Model, index: usize) -> Result<Vec<u32>, Failure> {
+        let encoder = model.encoder();
+        let tokens = match self.records.get(index) {
+            Some(Record::Pair { prompt, .. }) => encoder.prompt(prompt),
+            Some(Record::Messages(messages)) => encoder.question(&messages_of(asked(messages))),
+            _ => return Err(self.wrong(index, "is a plain text: there is no prompt to answer")),
+        };
+        let tokens = tokens.map_err(|error| self.wrong(index, &error.to_string()))?;
+        let limit = model.config.max_position_embeddings;
+        match tokens.len() {
+            0 => Err(self.wrong(index, "has an empty prompt")),
+            n if n > limit => Err(self.wrong(index, &format!("has a prompt of {n} tokens; the model takes {limit}"))),
+            _ => Ok(tokens),
+        }
+    }
+
+    /// What the answer should be.
+    pub fn expected(&self, index: usize) -> Result<&str, Failure> {
+        let expected = self.records.get(index).and_then(Record::completion);
+        expected.ok_or_else(|| self.wrong(index, "has no completion to compare an answer with"))
+    }
+
+    /// The tokens to score.
+    pub fn example(&self, model: &Model, index: usize) -> Result<Example, Failure> {
+        let encoder: Encoder = model.encoder();
+        let example = match self.records.get(index) {
+            Some(Record::Pair { prompt, completion: Some(completion) }) => encoder.pair(prompt, completion),
+            Some(Record::Messages(messages)) if messages.iter().any(|m| m.role == "assistant") => {
+                encoder.conversation(&messages_of(messages))
+            }
+            Some(Record::Text(text)) => encoder.text(text),
+            _ => return Err(self.wrong(index, "has no completion to score")),
+        };
+        let example = example.map_err(|error| self.wrong(index, &error.to_string()))?;
+        let (read, limit) = (example.tokens.len().saturating_sub(1), model.config.max_position_embeddings);
+        if read > limit {
+            return Err(self.wrong(index, &format!("has {read} tokens to read; the model takes {limit}")));
+        }
+        Ok(example)
+    }
+
+    pub fn wrong(&self, index: usize, why: &str) -> Failure {
+        Failure::new(format!("item {index} of set `{}` {why}", self.name))
+    }
+}
+
+/// The messages before the assistant's last one.
+fn asked(messages: &[record::Message]) -> &[record::Message] {
+    let end = messages.iter().rposition(|message| message.role == "assistant").unwrap_or(messages.len());
+    messages.get(..end).unwrap_or(messages)
+}
+
+fn messages_of(messages: &[record::Message]) -> Vec<Message> {
+    messages.iter().map(|message| Message { role: message.role.clone(), content: message.content.clone() }).collect()
+}
+
+pub fn lines_path(folder: &Path, set: &str) -> PathBuf {
+    folder.join(format!("{set}.jsonl"))
+}
+
+pub fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, line).map_err(|error| Failure::bug(error.to_string()))?;
+        bytes.push(b'\n');
+    }
+    let written = std::fs::File::create_new(path).and_then(|mut file| file.write_all(&bytes));
+    written.map_err(|error| Failure::file("write", path, &error))
+}
+
+/// Our own lines, read back.
+pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| serde_json::from_str(line).map_err(|error| Failure::new(format!("`{}`, line {}: {error}", path.display(), i + 1))))
+        .collect()
+}
+
+pub fn load(path: &Path) -> Result<Model, Failure> {
+    Model::load(path).map_err(|error| cannot("open the model", error))
+}
+
+pub fn cannot(doing: &str, error: ModelError) -> Failure {
+    match error {
+        ModelError::Stopped => Failure::cancelled(),
+        error @ ModelError::Io { .. } => Failure::environment(format!("cannot {doing}: {error}")),
+        error => Failure::new(format!("cannot {doing}: {error}")),
+    }
+}

@@ -1,0 +1,8 @@
+//! The program as a person meets it: run in a folder of its own, with a cleared environment.
+
+mod damage;
+mod init;
+mod mistakes;
+mod rebuild;
+mod same_bits;
+mod space;

@@ -1,0 +1,60 @@
+//! The same bundle digests, whatever the threads, the place, the user, the day, the locale and the CPU.
+
+use crate::space::{Ran, Space};
+
+fn reference() -> Vec<(String, String)> {
+    let space = Space::with_project();
+    space.slmops(&["build"]).success();
+    let bundles = space.bundles();
+    assert!(!bundles.is_empty());
+    bundles
+}
+
+#[test]
+fn with_any_number_of_threads() {
+    let expected = reference();
+    for (threads, jobs) in [("1", "1"), ("2", "2"), ("5", "3")] {
+        let space = Space::with_project();
+        let mut command = space.command(&["build", "-j", jobs]);
+        command.env("RAYON_NUM_THREADS", threads);
+        Ran::of(command).success();
+        assert_eq!(space.bundles(), expected, "{threads} threads, -j {jobs}");
+    }
+}
+
+#[test]
+fn for_another_user_in_another_place_on_another_day() {
+    let expected = reference();
+    let space = Space::new();
+    space.slmops(&["init", "a/much deeper/ölïker/place", "--name", "lights"]).success();
+    let inner = "a/much deeper/ölïker/place";
+    space.replace(&format!("{inner}/slmops.toml"), "max_steps = 150", "max_steps = 40");
+    space.replace(&format!("{inner}/slmops.toml"), "min = 0.8", "min = 0.0");
+    let mut command = space.command(&["-C", inner, "build"]);
+    command.env("USER", "somebody-else").env("LOGNAME", "somebody-else").env("HOME", "/nonexistent");
+    command.env("LC_ALL", "tr_TR.UTF-8").env("LANG", "tr_TR.UTF-8").env("TZ", "Pacific/Kiritimati").env("COLUMNS", "20");
+    Ran::of(command).success();
+    let path = format!("{inner}/dist/lights-0.1.0-switch");
+    assert_eq!(space.slmops(&["verify", &path]).success().out.trim(), expected[0].1);
+}
+
+#[test]
+fn without_the_cache_everything_comes_out_the_same() {
+    let space = Space::with_project();
+    space.slmops(&["build"]).success();
+    space.slmops(&["build", "--no-cache"]).success().says(&["bit for bit"]);
+    space.slmops(&["verify", "dist/lights-0.1.0-switch", "--rebuild"]).success().says(&["rebuilt bit for bit"]);
+    space.replace("slmops.toml", "seed = 0", "seed = 1");
+    space.slmops(&["verify", "dist/lights-0.1.0-switch", "--rebuild"]).fails_with(1);
+}
+
+/// An AVX2-only CPU, emulated. Needs qemu's user mode: `tests/peers/install.sh`.
+#[test]
+fn on_a_cpu_without_avx512() {
+    let emulator = "/usr/bin/qemu-x86_64-static";
+    assert!(std::path::Path::new(emulator).exists(), "{emulator} is missing: bash tests/peers/install.sh");
+    let expected = reference();
+    let space = Space::with_project();
+    Ran::of(space.wrapped(&[emulator, "-cpu", "Haswell"], &["build"])).success();
+    assert_eq!(space.bundles(), expected);
+}

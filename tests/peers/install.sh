@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs the other people's software that the cross-checks compare against, from the package registries, into target/peers.
+# What cannot be installed is said here and again by the test that wants it.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+peers=$PWD/target/peers
+mkdir -p "$peers"
+missing=0
+
+try() {
+    local what=$1
+    shift
+    if "$@" >"$peers/install.log" 2>&1; then
+        echo "peer: $what is there"
+    else
+        missing=1
+        echo "PEER MISSING: $what could not be installed; its cross-checks will fail loudly:"
+        tail -n 5 "$peers/install.log"
+    fi
+}
+
+python_packages() {
+    [ -x "$peers/venv/bin/python" ] || python3 -m venv "$peers/venv" || return 1
+    [ -e "$peers/venv/.done-1" ] && return 0
+    "$peers/venv/bin/pip" install --quiet numpy==2.4.* jsonschema==4.* gguf==0.19.* modelpack-client==0.1.* &&
+        touch "$peers/venv/.done-1"
+}
+
+# torch without its 3 GB of CUDA packages: it only has to load, nothing calls them.
+transformers() {
+    [ -e "$peers/venv/.done-torch" ] && return 0
+    "$peers/venv/bin/pip" install --quiet --no-deps torch==2.15.0 &&
+        "$peers/venv/bin/pip" install --quiet transformers==5.23.0 jinja2 sympy networkx filelock fsspec typing_extensions &&
+        "$peers/venv/bin/python" tests/peers/torch_stand_ins.py "$peers"/venv/lib/python3*/site-packages "$peers/stand-ins" &&
+        LD_LIBRARY_PATH="$peers/stand-ins" "$peers/venv/bin/python" -c 'import torch, transformers' &&
+        touch "$peers/venv/.done-torch"
+}
+
+debian_packages() {
+    command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
+    apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
+}
+
+try "python packages (gguf, jsonschema, modelpack-client)" python_packages
+try "transformers on torch (PyPI)" transformers
+try "qemu-user-static and skopeo (Debian)" debian_packages
+exit 0

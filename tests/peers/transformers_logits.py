@@ -1,0 +1,26 @@
+"""Loads a model folder with transformers and compares its logits with ours.
+
+usage: transformers_logits.py MODEL_DIR CASES.json
+CASES.json: [{"tokens": [..], "logits": [[..] a row for each token]}]; prints {"max_abs": .., "max_logit": .., "same_text": ..}
+"""
+
+import json
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder, cases_path = sys.argv[1:3]
+cases = json.load(open(cases_path))
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+worst, largest = 0.0, 0.0
+with torch.no_grad():
+    for case in cases:
+        theirs = model(torch.tensor([case["tokens"]])).logits[0]
+        ours = torch.tensor(case["logits"])
+        worst = max(worst, (theirs - ours).abs().max().item())
+        largest = max(largest, theirs.abs().max().item())
+same_tokens = all(tokenizer(case["text"])["input_ids"] == case["tokens"] for case in cases if "text" in case)
+rendered = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True)
+print(json.dumps({"max_abs": worst, "max_logit": largest, "same_tokens": same_tokens, "rendered": rendered, "cases": len(cases)}))
