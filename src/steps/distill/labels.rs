@@ -41,7 +41,7 @@ pub struct Facts {
 pub enum Logits {
     /// vocabulary × f32
     All,
-    /// k tokens (u32), their logits (f32), and ln Σ exp(logit / T) over the vocabulary (f32).
+    /// k tokens (u32), their logits (f32), and ln Σ exp(logit / T) over all other tokens (f32).
     Top(usize),
 }
 
@@ -69,10 +69,10 @@ impl Writer {
         row.iter().try_for_each(|logit| self.logits.write_all(&logit.to_le_bytes()))
     }
 
-    pub fn top(&mut self, ids: &[u32], logits: &[f32], log_norm: f32) -> std::io::Result<()> {
+    pub fn top(&mut self, ids: &[u32], logits: &[f32], log_rest: f32) -> std::io::Result<()> {
         ids.iter().try_for_each(|id| self.logits.write_all(&id.to_le_bytes()))?;
         self.all(logits)?;
-        self.all(&[log_norm])
+        self.all(&[log_rest])
     }
 
     pub fn finish(mut self, folder: &Path, examples: &[Example], facts: &Facts) -> std::io::Result<()> {

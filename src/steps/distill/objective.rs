@@ -20,7 +20,7 @@ pub struct Imitation<'a> {
     bytes: Vec<u8>,
     ids: Vec<u32>,
     values: Vec<f32>,
-    log_norm: Vec<f32>,
+    log_rest: Vec<f32>,
 }
 
 impl<'a> Imitation<'a> {
@@ -37,7 +37,7 @@ impl<'a> Imitation<'a> {
             bytes: Vec::new(),
             ids: Vec::new(),
             values: Vec::new(),
-            log_norm: Vec::new(),
+            log_rest: Vec::new(),
         })
     }
 
@@ -45,7 +45,7 @@ impl<'a> Imitation<'a> {
     fn read(&mut self, rows: Range<usize>) -> Result<(), ModelError> {
         self.ids.clear();
         self.values.clear();
-        self.log_norm.clear();
+        self.log_rest.clear();
         let width = self.logits.width(self.vocab_size);
         let mut next = rows.start;
         while next < rows.end {
@@ -72,10 +72,10 @@ impl<'a> Imitation<'a> {
             Logits::All => self.values.extend(numbers.iter().map(float)),
             Logits::Top(k) => {
                 let (ids, rest) = numbers.split_at(k);
-                let (values, log_norm) = rest.split_at(k);
+                let (values, log_rest) = rest.split_at(k);
                 self.ids.extend(ids.iter().map(|bytes| u32::from_le_bytes(*bytes)));
                 self.values.extend(values.iter().map(float));
-                self.log_norm.extend(log_norm.iter().map(float));
+                self.log_rest.extend(log_rest.iter().map(float));
             }
         }
     }
@@ -95,7 +95,7 @@ impl Objective for Imitation<'_> {
         self.read(rows)?;
         let teacher = match self.logits {
             Logits::All => Teacher::Dense(&self.values),
-            Logits::Top(k) => Teacher::TopK { k, ids: &self.ids, logits: &self.values, log_norm: &self.log_norm },
+            Logits::Top(k) => Teacher::TopK { k, ids: &self.ids, logits: &self.values, log_rest: &self.log_rest },
         };
         let soft = Soft { teacher, divergence: self.divergence, temperature: self.temperature };
         mix(logits, self.vocab_size, targets, &soft, self.kd_ratio, weight, losses).map_err(not_finite)

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::labels::{Facts, Logits, Writer};
-use crate::kernels::loss::{log_norm_row, top_k_row};
+use crate::kernels::loss::top_k_row;
 use crate::kernels::math::exp64;
 use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Scored};
 use crate::steps::dataset::record::{self, Record};
@@ -179,15 +179,14 @@ impl Made {
                 let from = first(example);
                 for token in example.scored.iter().cloned().flatten() {
                     let row = &rows[(token - from) * vocab..(token - from + 1) * vocab];
-                    let log_norm = log_norm_row(row, temperature);
-                    let written = if !log_norm.is_finite() {
+                    let written = if row.iter().any(|logit| !logit.is_finite()) {
                         Err(Failure::new("the teacher's logits are not finite numbers"))
                     } else if k == 0 {
                         writer.all(row).map_err(|error| Failure::file("write to", &io.out, &error))
                     } else {
-                        top_k_row(row, &mut ids, &mut top);
-                        mass += top.iter().map(|logit| exp64(f64::from(logit / temperature - log_norm))).sum::<f64>();
-                        writer.top(&ids, &top, log_norm).map_err(|error| Failure::file("write to", &io.out, &error))
+                        let log_rest = top_k_row(row, temperature, &mut ids, &mut top);
+                        mass += kept(&top, temperature, log_rest);
+                        writer.top(&ids, &top, log_rest).map_err(|error| Failure::file("write to", &io.out, &error))
                     };
                     if outcome.is_ok() {
                         outcome = written;
@@ -198,4 +197,12 @@ impl Made {
         }
         outcome.map(|()| mass)
     }
+}
+
+/// The share of the probability that the kept logits have.
+fn kept(top: &[f32], temperature: f32, log_rest: f32) -> f64 {
+    let scaled = |logit: &f32| f64::from(*logit) / f64::from(temperature);
+    let max = top.first().map_or(0.0, scaled);
+    let kept: f64 = top.iter().map(|logit| exp64(scaled(logit) - max)).sum();
+    kept / (kept + exp64(f64::from(log_rest) - max))
 }
