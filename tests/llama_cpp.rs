@@ -3,14 +3,19 @@
 //! `tests/peers/install.sh` puts the libraries (npm, `@node-llama-cpp/linux-x64`) into `target/peers/llama.cpp`; without them every test here fails and says so.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use slmops::base::Cancel;
 use slmops::kernels::rng;
+use slmops::model::chat::Ending;
 use slmops::model::quant::{BlockType, dequantize, quantize};
-use slmops::model::{ChatTemplate, Config, Generate, Model, Tokenizer, Weights, gguf};
+use slmops::model::{ChatTemplate, Config, Generate, Message, Model, Tokenizer, Weights, gguf};
+use slmops::steps::dataset::record::{self, Record};
+use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
+use slmops::steps::{self, Task};
 
 /// Runs a command of the judge and returns what it found.
 fn judge(arguments: &[&str]) -> Value {
@@ -39,9 +44,8 @@ fn write_floats(path: &Path, values: &[f32]) {
 
 /// Bells of several widths, with outliers, zeros, constants and tiny values among them.
 fn values() -> Vec<f32> {
-    let mut x: Vec<f32> = (0..256 * 120)
-        .map(|i| rng::normal(1, 0, i) * if i % 991 == 0 { 1.0 } else { 0.02 * (1 + i / 2560) as f32 })
-        .collect();
+    let mut x: Vec<f32> =
+        (0..256 * 120).map(|i| rng::normal(1, 0, i) * if i % 991 == 0 { 1.0 } else { 0.02 * (1 + i / 2560) as f32 }).collect();
     x[512..768].fill(0.0);
     x[768..1024].fill(0.25);
     x[1024..1184].fill(-0.3);
@@ -130,10 +134,15 @@ fn model(config: Config) -> Model {
     Model { config, weights, tokenizer: tokenizer(), chat: ChatTemplate::default() }
 }
 
-fn save(model: &Model, name: &str, path: &Path) {
+/// The types that the mixture of this name gives the model's tensors.
+fn types(model: &Model, name: &str) -> Vec<BlockType> {
     let recipe = Preset::from_name(name).map(|preset| Recipe { preset, mixture: Mixture::Mixed, token_embedding: None, output: None });
     let type_of = |name: &str, shape: &[usize]| recipe.map_or(BlockType::F32, |recipe| choose(&recipe, &model.config, name, shape).ty);
-    let types: Vec<BlockType> = model.weights.iter().map(|(name, shape, _)| type_of(name, shape)).collect();
+    model.weights.iter().map(|(name, shape, _)| type_of(name, shape)).collect()
+}
+
+fn save(model: &Model, name: &str, path: &Path) {
+    let types = types(model, name);
     let file_type = gguf::file_type_id(name).expect("a file type");
     gguf::save(path, model, file_type, &types, &mut |_| ControlFlow::Continue(())).expect("a written file");
 }
@@ -146,12 +155,16 @@ fn every_mixture_is_llama_quantizes_own() {
         let plain = space.path().join("plain.gguf");
         std::fs::remove_file(&plain).ok();
         save(&model, "F32", &plain);
+        let scratch = space.path().join("theirs.gguf");
+        let found = judge(&[&["mixtures", text(&plain), text(&scratch)], preset::NAMES].concat());
         for name in preset::NAMES {
-            let (ours, theirs) = (space.path().join("ours.gguf"), space.path().join("theirs.gguf"));
-            std::fs::remove_file(&ours).ok();
-            save(&model, name, &ours);
-            assert_eq!(judge(&["quantize", text(&plain), name, text(&theirs)])["code"], 0, "{name}");
-            assert_eq!(judge(&["types", text(&ours)]), judge(&["types", text(&theirs)]), "{name}, hidden size {}", model.config.hidden_size);
+            let ours: Value = model
+                .weights
+                .iter()
+                .zip(types(&model, name))
+                .map(|((name, _, _), ty)| (gguf::llama::tensor_name(name).expect("a name"), json!(ty.name())))
+                .collect();
+            assert_eq!(ours, found[name], "{name}, hidden size {}", model.config.hidden_size);
         }
     }
 }
@@ -190,30 +203,81 @@ const PROMPTS: &[&str] = &[
     "<|endoftext|>after",
 ];
 
-/// Where answers part, everything after differs, so a share of equal answers is a strict measure.
+/// Where answers part, everything after differs, so a share of equal answers is a strict measure. On random weights the likeliest token is hardly
+/// likelier than the next, so types whose activations llama.cpp rounds are left to the trained model below.
 #[test]
 fn greedy_answers_and_tokens_agree() {
     let space = tempfile::tempdir().expect("a folder");
-    for name in ["F32", "F16", "Q8_0"] {
+    for name in ["F32", "F16"] {
         let path = space.path().join(format!("{name}.gguf"));
         save(&model(config(2, 256, true)), name, &path);
-        let loaded = Model::load(&path).expect("our own file");
         let texts: Vec<String> = (0..5).flat_map(|i| PROMPTS.iter().map(move |prompt| format!("{prompt} {i}"))).collect();
-        let prompts: Vec<Vec<u32>> = texts.iter().map(|text| loaded.tokenizer.encode(text).expect("tokens")).collect();
-        let answers =
-            loaded.generate(&prompts, &Generate { max_new_tokens: 6 }, &mut |_| ControlFlow::Continue(())).expect("answers");
-        let cases: Vec<Value> = texts
-            .iter()
-            .zip(prompts.iter().zip(&answers))
-            .map(|(text, (tokens, answer))| json!({"prompt": text, "tokens": tokens, "answer": answer, "most": 6}))
-            .collect();
-        let file: PathBuf = space.path().join("cases.json");
-        std::fs::write(&file, json!(cases).to_string()).expect("a written file");
-        let found = judge(&["generate", text(&path), text(&file)]);
-        println!("{name}: {found}");
-        let count = |key: &str| found[key].as_u64().expect("a number");
-        assert_eq!(count("same_tokens"), count("cases"), "{name}: texts are cut into other tokens: {found}");
-        let least = if name == "F32" { 0.98 } else { 0.0 };
-        assert!(count("same_answers") as f64 >= least * count("cases") as f64, "{name}: {found}");
+        answers_agree(name, &path, &texts, 6);
+    }
+}
+
+/// The model of a file answers as llama.cpp does on at least 98 % of the prompts, and cuts all of them into the same tokens.
+fn answers_agree(name: &str, path: &Path, texts: &[String], most: usize) {
+    let model = Model::load(path).expect("our own file");
+    let prompts: Vec<Vec<u32>> = texts.iter().map(|text| model.tokenizer.encode(text).expect("tokens")).collect();
+    let options = Generate { max_new_tokens: most };
+    let answers = model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).expect("answers");
+    let cases: Vec<Value> = texts
+        .iter()
+        .zip(prompts.iter().zip(&answers))
+        .map(|(text, (tokens, answer))| json!({"prompt": text, "tokens": tokens, "answer": answer, "most": most}))
+        .collect();
+    let file = path.with_extension("cases.json");
+    std::fs::write(&file, json!(cases).to_string()).expect("a written file");
+    let found = judge(&["generate", text(path), text(&file)]);
+    println!("{name}: {found}");
+    let count = |key: &str| found[key].as_u64().expect("a number");
+    assert_eq!(count("same_tokens"), count("cases"), "{name}: texts are cut into other tokens: {found}");
+    assert!(count("same_answers") as f64 >= 0.98 * count("cases") as f64, "{name}: {found}");
+}
+
+struct Quiet;
+
+impl Listener for Quiet {
+    fn line(&self, _: &str) {}
+    fn progress(&self, _: u64, _: u64, _: &'static str, _: &str) {}
+}
+
+/// Runs one action of a kind on files below `space`.
+fn run(space: &Path, kind: &str, params: Value, inputs: &[(&str, &str)], out: &str) {
+    let (out, checkpoint) = (space.join(out), space.join("checkpoint"));
+    std::fs::create_dir(&out).expect("a folder");
+    std::fs::create_dir_all(&checkpoint).expect("a folder");
+    let inputs = inputs.iter().map(|(port, path)| (port.to_string(), vec![space.join(path)])).collect();
+    let mut io = Io { inputs, out, checkpoint, cancel: Cancel::default(), threads: 2, listener: &Quiet };
+    let kind = steps::kind(kind).expect("a kind");
+    let (Value::Object(params), action) = (params, kind.name()) else { panic!("parameters are an object") };
+    kind.run(&Task { action, params }, &mut io).unwrap_or_else(|failure| panic!("{} failed: {failure}", kind.name()));
+}
+
+/// Trained for a moment on the example's data: sure enough of its tokens for rounded activations, as a model on a device is.
+#[test]
+fn a_trained_models_answers_agree() {
+    let space = tempfile::tempdir().expect("a folder");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cold-chain/data");
+    let data = |name: &str| text(&data.join(name)).to_string();
+    let (vendor, seen) = (data("vendor.jsonl"), data("test_seen.jsonl"));
+    let words = json!({"vocab_size": 512, "min_frequency": 2, "eos_token": "<|endoftext|>", "special_tokens": []});
+    run(space.path(), "tokenizer", words, &[("data", &vendor)], "words");
+    let training = json!({
+        "arch": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 160,
+            "max_position_embeddings": 256, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true},
+        "max_steps": 600, "batch_size": 64, "learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 30,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "adam_beta1": 0.9, "adam_beta2": 0.99, "adam_epsilon": 1e-8,
+        "eval_steps": 50, "early_stopping_patience": 0, "checkpoint_steps": 1000, "seed": 1, "max_length": 256,
+    });
+    run(space.path(), "train", training, &[("tokenizer", "words"), ("data", &vendor)], "model");
+    let records = record::read(&[seen.into()]).expect("the example's records");
+    let model = Model::load(&space.path().join("model")).expect("a trained model");
+    let prompt = |record: &Record| model.chat.render(&[Message::user(record.prompt())], Ending::AwaitsAnswer, &model.tokenizer);
+    let texts: Vec<String> = records.iter().take(300).map(|record| prompt(record).expect("a prompt")).collect();
+    for name in ["F16", "Q8_0", "Q4_0", "Q4_K_M"] {
+        run(space.path(), "quantize", json!({"type": name, "pure": false}), &[("model", "model")], name);
+        answers_agree(name, &space.path().join(name).join("model.gguf"), &texts, 40);
     }
 }

@@ -2,8 +2,7 @@
 
 usage: llama_cpp.py LIBRARIES blocks FOLDER       our block formats against ggml's own
        llama_cpp.py LIBRARIES tensors FILE VALUES  every tensor of FILE, unpacked by ggml, against our f32 values behind each other
-       llama_cpp.py LIBRARIES quantize FILE TYPE OUT   llama-quantize on an F32 file
-       llama_cpp.py LIBRARIES types FILE           the block type of each tensor
+       llama_cpp.py LIBRARIES mixtures FILE SCRATCH TYPE..  the block type that llama-quantize gives each tensor of an F32 file, by type
        llama_cpp.py LIBRARIES generate FILE CASES  greedy answers; CASES: [{"prompt": text, "tokens": [..], "answer": [..]}]
 
 Prints one JSON object. Structures of llama.cpp are taken from its own *_default_params and changed only where their start has been stable, so a
@@ -145,17 +144,17 @@ def llama():
     return lib
 
 
-def quantize(path, type_, out):
-    lib = llama()
-    params = declare(lib, "llama_model_quantize_default_params", Opaque)()
-    params.set_i32(0, 1)
-    params.set_i32(1, FILE_TYPES[type_])
+def mixtures(path, scratch, *types):
+    lib, found = llama(), {}
     run = declare(lib, "llama_model_quantize", ctypes.c_uint32, ctypes.c_char_p, ctypes.c_char_p, pointer)
-    return {"code": run(path.encode(), out.encode(), ctypes.byref(params))}
-
-
-def types(path):
-    return {name: NAMES.get(number, str(number)) for name, number, _ in file_tensors(path)}
+    for type_ in types:
+        params = declare(lib, "llama_model_quantize_default_params", Opaque)()
+        params.set_i32(0, 1)
+        params.set_i32(1, FILE_TYPES[type_])
+        if run(path.encode(), scratch.encode(), ctypes.byref(params)) != 0:
+            sys.exit(f"llama_model_quantize fails on {type_}")
+        found[type_] = {name: NAMES.get(number, str(number)) for name, number, _ in file_tensors(scratch)}
+    return found
 
 
 def generate(path, cases_path):
@@ -209,4 +208,4 @@ def generate(path, cases_path):
 
 
 command, *rest = sys.argv[2:]
-print(json.dumps({"blocks": blocks, "tensors": tensors, "quantize": quantize, "types": types, "generate": generate}[command](*rest)))
+print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "generate": generate}[command](*rest)))
