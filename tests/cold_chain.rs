@@ -43,6 +43,18 @@ fn the_generator_makes_the_files_that_are_checked_in() {
 }
 
 #[test]
+fn the_gold_answers_are_to_the_very_prompts_of_site_and_field() {
+    let space = tempfile::tempdir().unwrap();
+    generator::write_gold(space.path()).unwrap();
+    let gold = record::read(&[space.path().join("gold.jsonl")]).unwrap();
+    let asked: Vec<String> = ["site_labels", "field_prompts"].iter().flat_map(|set| pairs(set)).map(|(prompt, _)| prompt).collect();
+    assert_eq!(gold.iter().map(Record::prompt).collect::<Vec<_>>(), asked);
+    let labels = pairs("site_labels").into_iter().map(|(_, completion)| completion);
+    let wrong = gold.iter().zip(labels).filter(|(gold, label)| gold.completion() != label.as_deref()).count();
+    assert!((400..560).contains(&wrong), "{wrong} of 2,000 site labels are wrong, and about a quarter of those with slots should be");
+}
+
+#[test]
 fn no_held_out_prompt_is_trained_on_and_none_stands_twice() {
     for held_out in HELD_OUT {
         let tested = prompts(held_out);
