@@ -6,7 +6,11 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= name.len().max(written.len()).div_ceil(3))
+        .filter(|(distance, name)| {
+            let longer = name.len().max(written.len());
+            // Two names of which every letter differs are not near, however short they are.
+            *distance <= longer.div_ceil(3) && *distance < longer
+        })
         .min_by_key(|(distance, name)| (*distance, *name))
         .map(|(_, name)| name)
 }
@@ -39,6 +43,7 @@ mod tests {
         assert_eq!(nearest("Q4_KM", types), Some("Q4_K_M"));
         assert_eq!(nearest("learning_rte", ["learning_rate", "seed"]), Some("learning_rate"));
         assert_eq!(nearest("banana", types), None);
+        assert_eq!(nearest("3", ["1", "2"]), None);
         assert_eq!(help("banana", types).unwrap(), "expected one of `Q4_K_M`, `Q4_0`, `Q8_0`");
     }
 }

@@ -91,7 +91,7 @@ impl Reader<'_> {
     /// `None` if it is read already (a file may be reached twice) or cannot be read.
     fn include(&mut self, open: &[Open], path: PathBuf, place: &Place) -> Option<Open> {
         if open.iter().any(|file| file.path == path) {
-            let mut chain: Vec<String> = open.iter().map(|file| self.name(&file.path)).collect();
+            let mut chain: Vec<String> = open.iter().skip_while(|file| file.path != path).map(|file| self.name(&file.path)).collect();
             chain.push(self.name(&path));
             let message = format!("files include each other: {}", chain.join(" → "));
             self.diagnostics.push(Diagnostic::error(message).at(place, "closes the circle"));

@@ -74,9 +74,13 @@ impl Lock {
     pub fn parse(source: &Arc<SourceText>) -> Result<Lock, Vec<Diagnostic>> {
         let (table, errors) = read::parse(source);
         if !errors.is_empty() {
-            let conflict = source.text.lines().any(|line| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>"));
-            let why = if conflict { " (it holds an unresolved merge)" } else { "" };
-            let broken = |d: Diagnostic| Diagnostic { message: format!("the lock file is damaged{why}: {}", d.message), ..d }.help(RESTORE);
+            // What a parser makes of conflict marks helps nobody.
+            if let Some(line) = source.text.lines().find(|line| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>")) {
+                let start = source.text.find(line).unwrap_or(0);
+                let place = Place::new(source, start..start + line.len());
+                return Err(vec![Diagnostic::error("the lock file holds an unresolved merge").at(&place, "").help(RESTORE)]);
+            }
+            let broken = |d: Diagnostic| Diagnostic { message: format!("the lock file is damaged: {}", d.message), ..d }.help(RESTORE);
             return Err(errors.into_iter().map(broken).collect());
         }
         let mut reader = Reader { source, diagnostics: Vec::new() };

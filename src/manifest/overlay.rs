@@ -35,7 +35,11 @@ pub fn apply(base: &mut Table, over: Table, what: &str, diagnostics: &mut Vec<Di
             "slmops" | "include" | "workspace" | "profile" | "site" | "runtime" | "test" => {
                 diagnostics.push(Diagnostic::error(format!("{what} cannot change `{}`", key.text)).at(&key.place, ""));
             }
-            "project" => fields(entry(base, &key, &value), value),
+            // A workspace's root may have none; it must not get one that way.
+            "project" => match base.0.iter_mut().find(|(known, _)| known.text == "project") {
+                Some((_, project)) => fields(project, value),
+                None => misses.push(Miss(Diagnostic::error(format!("{what} changes `project`, which is not declared")).at(&key.place, ""))),
+            },
             "defaults" => each(entry(base, &key, &value), value, |into, kind, value| fields(entry(into, &kind, &value), value)),
             _ => steps(base, key, value, what, diagnostics, &mut misses),
         }

@@ -35,9 +35,15 @@ pub fn text(path: &Path, name: &str) -> Result<Arc<SourceText>, Diagnostic> {
 pub fn parse(source: &Arc<SourceText>) -> (Table, Vec<Diagnostic>) {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader { source, diagnostics: Vec::new() };
+    let mut told_to = 0;
     for error in errors {
-        let place = Place::new(source, error.span().unwrap_or(0..0));
-        reader.diagnostics.push(Diagnostic::error(error.message().trim().to_string()).at(&place, ""));
+        let span = error.span().unwrap_or(0..0);
+        // After a slip the parser stumbles on; the first error of a line is the one that means something.
+        let line_end = source.text.get(span.start..).and_then(|rest| rest.find('\n')).map_or(source.text.len(), |end| span.start + end);
+        if told_to < line_end || reader.diagnostics.is_empty() {
+            reader.diagnostics.push(Diagnostic::error(error.message().trim().to_string()).at(&Place::new(source, span), ""));
+            told_to = line_end;
+        }
     }
     let table = reader.table(document.into_inner(), 1);
     (table, reader.diagnostics)

@@ -302,12 +302,8 @@ impl<'m> Reader<'_, 'm> {
     }
 
     fn profile(&mut self, profile: &str, key: &Key, value: &Value) {
-        let Some(kind) = self.kinds.iter().copied().find(|kind| kind.name() == key.text) else {
-            if !common::TOP.iter().any(|(top, _)| *top == key.text) {
-                self.no_kind_in(key, &format!("profile.{profile}"));
-            }
-            return;
-        };
+        // A kind of which nothing is declared is told where the profile is tried on the manifest.
+        let Some(kind) = self.kinds.iter().copied().find(|kind| kind.name() == key.text) else { return };
         let Data::Table(steps) = &value.data else { return };
         for (step, value) in steps.iter() {
             if let Data::Table(table) = &value.data {

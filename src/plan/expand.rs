@@ -29,6 +29,7 @@ pub struct Planner<'a> {
     defaults: Defaults,
     templates: Templates,
     axes: Axes,
+    patience: std::cell::Cell<usize>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -61,8 +62,9 @@ impl<'a> Planner<'a> {
             plan: Plan { root, ..Plan::default() },
             equal: BTreeMap::new(),
             defaults: Defaults::default(),
-            templates: Templates::new(),
+            templates: Templates::default(),
             axes: Axes::default(),
+            patience: std::cell::Cell::new(resolve::PATIENCE),
             diagnostics: Vec::new(),
         }
     }
@@ -143,6 +145,7 @@ impl<'a> Planner<'a> {
             fans: BTreeMap::new(),
             variants: Vec::new(),
             hit: vec![false; declaration.excludes.len()],
+            is_blocked: false,
         };
         let before = self.diagnostics.len();
         for cell in cells {
@@ -152,7 +155,7 @@ impl<'a> Planner<'a> {
             }
         }
         let (variants, hit) = (step.variants, step.hit);
-        if !declaration.is_good || self.diagnostics.len() > before {
+        if !declaration.is_good || step.is_blocked || self.diagnostics.len() > before {
             return None;
         }
         for (exclude, hit) in declaration.excludes.iter().zip(hit) {
@@ -192,7 +195,10 @@ impl<'a> Planner<'a> {
 
     /// One combination of the matrix. False if it makes no sense to go on with the step.
     fn cell(&mut self, step: &mut Step, cell: Cell, at: Vec<Coordinate>) -> bool {
-        let Some(resolved) = self.resolve(step, &cell.checked.ports) else { return true };
+        let Some(resolved) = self.resolve(step, &cell.checked.ports) else {
+            step.is_blocked = true;
+            return true;
+        };
         if !step.declaration.is_good {
             return true;
         }
@@ -219,7 +225,7 @@ impl<'a> Planner<'a> {
             for reference in &port.refs {
                 let takes_bundle = port.accepts.contains(&Artifact::Bundle) && !step.scope.known.contains_key(&reference.name);
                 let known = if takes_bundle { &step.scope.bundles } else { &step.scope.known };
-                match resolve::resolve(reference, port.accepts, &port.name, known, &self.axes) {
+                match resolve::resolve(reference, port.accepts, &port.name, known, &self.axes, &self.patience) {
                     Ok(Some(found)) => of_port.push(found),
                     Ok(None) => is_good = false,
                     Err(diagnostic) => {
@@ -498,6 +504,8 @@ struct Step<'d, 'k> {
     variants: Vec<Variant>,
     /// Which excludes have left something out.
     hit: Vec<bool>,
+    /// It refers to something that is wrong, here or there: told already.
+    is_blocked: bool,
 }
 
 /// What an action has from its step and not from its kind.

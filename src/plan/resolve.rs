@@ -1,5 +1,6 @@
 //! References → outputs of nodes: parts by name, variants by their coordinates, artifacts by what the field accepts.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
@@ -12,6 +13,9 @@ use crate::steps::Artifact;
 
 /// How many variants a message lists.
 const LISTED: usize = 8;
+
+/// How many names are compared for "did you mean" in all; a thousand wrong names among ten thousand steps would take minutes.
+pub const PATIENCE: usize = 200_000;
 
 /// An axis is known by the step that declares it and the field over which it runs: matrices that merely share a name are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,15 +122,16 @@ pub struct Found<'k> {
     pub label: String,
 }
 
-/// Everything that a reference reaches, in the order of the variants. `Ok(None)`: it refers to something that is wrong itself.
+/// Everything that a reference reaches, in the order of the variants. `patience` is what is left of [`PATIENCE`]. `Ok(None)`: it refers to something that is wrong itself.
 pub fn resolve<'k>(
     reference: &Reference,
     accepts: &[Artifact],
     field: &str,
     known: &'k BTreeMap<String, Known>,
     axes: &Axes,
+    patience: &Cell<usize>,
 ) -> Result<Option<Vec<Found<'k>>>, Diagnostic> {
-    let Some(target) = known.get(&reference.name) else { return Err(stranger(reference, known)) };
+    let Some(target) = known.get(&reference.name) else { return Err(stranger(reference, known, patience)) };
     let Some(variants) = &target.variants else { return Ok(None) };
     let mut open: Vec<(&Variant, Vec<AxisId>)> = variants.iter().map(|variant| (variant, Vec::new())).collect();
     for pick in &reference.picks {
@@ -146,10 +151,15 @@ pub fn resolve<'k>(
     Ok(Some(found))
 }
 
-fn stranger(reference: &Reference, known: &BTreeMap<String, Known>) -> Diagnostic {
-    Diagnostic::error(format!("there is no step or source `{}`", reference.name))
-        .at(&reference.place, "not declared")
-        .maybe_help(suggest::help(&reference.name, known.keys().map(String::as_str)))
+fn stranger(reference: &Reference, known: &BTreeMap<String, Known>, patience: &Cell<usize>) -> Diagnostic {
+    let diagnostic = Diagnostic::error(format!("there is no step or source `{}`", reference.name)).at(&reference.place, "not declared");
+    match patience.get().checked_sub(known.len()) {
+        Some(left) => {
+            patience.set(left);
+            diagnostic.maybe_help(suggest::help(&reference.name, known.keys().map(String::as_str)))
+        }
+        None => diagnostic,
+    }
 }
 
 type Narrowed<'k> = Vec<(&'k Variant, Vec<AxisId>)>;

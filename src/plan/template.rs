@@ -24,14 +24,16 @@ pub struct Words<'a> {
     pub matrix: BTreeMap<&'a str, &'a Json>,
 }
 
-impl Templates {
-    pub fn new() -> Templates {
+impl Default for Templates {
+    fn default() -> Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         Templates { environment }
     }
+}
 
+impl Templates {
     /// Renders the texts of `params` in place.
     pub fn render(&self, params: &mut Params, raw: &[RawTemplate], words: &Words, diagnostics: &mut Vec<Diagnostic>) {
         for template in raw {
@@ -55,9 +57,10 @@ impl Templates {
         };
         let rendered = self.environment.render_str(text, context).map_err(|error| {
             let line = error.line().filter(|_| text.contains('\n')).map_or(String::new(), |line| format!(" (line {line} of the text)"));
+            let place = error.range().and_then(|range| text.get(range)).map_or(String::new(), |place| format!(" `{place}`"));
             match error.detail() {
                 Some(detail) => format!("{}: {detail}{line}", error.kind()),
-                None => format!("{}{line}", error.kind()),
+                None => format!("{}{place}{line}", error.kind()),
             }
         })?;
         if rendered.len() > MAX_BYTES {
