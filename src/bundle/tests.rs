@@ -109,6 +109,19 @@ fn what_was_written_is_read_and_unpacked() {
 }
 
 #[test]
+fn an_index_as_skopeo_writes_it_is_read() {
+    let (_space, bundle) = written();
+    let digest = open(&bundle).unwrap().digest;
+    let size = fs::metadata(blob_path(&bundle, &digest)).unwrap().len();
+    let entry = format!(
+        r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"0.1.0"}}}}"#
+    );
+    fs::write(bundle.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#)).unwrap();
+    fs::write(bundle.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    assert_eq!(verify(&bundle).unwrap().digest, digest);
+}
+
+#[test]
 fn the_same_draft_gives_the_same_bytes_in_any_order() {
     let (_a, first) = written();
     let space = tempfile::tempdir().unwrap();

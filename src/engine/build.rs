@@ -1,12 +1,8 @@
 //! One build: looks each node up as soon as its inputs are known, runs what the cache does not hold. What is cached costs no task and no thread.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::base::{Cancel, Digest, Exit, units};
 use crate::key::{self, Content, KeyRecord, Reason, Subject};
@@ -14,6 +10,7 @@ use crate::plan::node::{Action, InputRef, Node, NodeId, Plan};
 use crate::steps::{Failure, Resources};
 use crate::store::{Damage, Latest, Lookup, Record, Tree};
 
+use super::crew::Crew;
 use super::event::{Difference, Event, Outcome};
 use super::job::{self, End, Job, JobInput, Shop};
 use super::options::{CacheUse, Capacity, OnFailure, Options};
@@ -57,6 +54,7 @@ pub(super) struct Build<'a> {
     free: Capacity,
     whole: Capacity,
     halt: Halt,
+    /// Started when the first step has to run.
     crew: Option<Crew>,
 }
 
@@ -87,13 +85,6 @@ struct Running {
 enum Overdue {
     No,
     Told,
-}
-
-/// The threads, started when the first step has to run.
-struct Crew {
-    runtime: Runtime,
-    ends: UnboundedReceiver<(NodeId, End)>,
-    report: UnboundedSender<(NodeId, End)>,
 }
 
 impl<'a> Build<'a> {
@@ -327,8 +318,7 @@ impl<'a> Build<'a> {
     fn attend(&mut self) {
         let until = self.next_look();
         let Some(crew) = &mut self.crew else { return };
-        let end = crew.runtime.block_on(async { tokio::time::timeout_at(until.into(), crew.ends.recv()).await });
-        if let Ok(Some((id, end))) = end {
+        if let Some((id, end)) = crew.next_end(until) {
             self.take_end(id, end);
         }
         self.heed_cancel();
@@ -426,48 +416,6 @@ impl<'a> Build<'a> {
         for trouble in [saved.err(), kept.err().map(store_failure), store.sync().err().map(store_failure)].into_iter().flatten() {
             self.shop.events.event(Event::Warning { text: trouble.message });
         }
-    }
-}
-
-impl Crew {
-    fn start(steps: u32) -> Result<Crew, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(steps.max(1) as usize)
-            .enable_time()
-            .build()
-            .map_err(|error| Failure::environment(format!("cannot start threads: {error}")))?;
-        let (report, ends) = unbounded_channel();
-        Ok(Crew { runtime, ends, report })
-    }
-
-    fn send(&self, job: Job, shop: Shop) {
-        let report = self.report.clone();
-        self.runtime.spawn_blocking(move || {
-            let id = job.assignment.node;
-            // A step's panic is caught inside; this one would be ours, and the build would wait for ever.
-            let end = catch_unwind(AssertUnwindSafe(|| job.run(&shop)));
-            let bug = |_| End::Failed { failure: Failure::bug("the engine panicked"), duration: Duration::ZERO };
-            // The receiver lives as long as the build.
-            let _ = report.send((id, end.unwrap_or_else(bug)));
-        });
-    }
-}
-
-impl Capacity {
-    fn holds(&self, taken: &Capacity) -> bool {
-        self.cpu >= taken.cpu && self.memory_bytes >= taken.memory_bytes && self.gpus >= taken.gpus
-    }
-
-    fn take(&mut self, taken: &Capacity) {
-        self.cpu -= taken.cpu;
-        self.memory_bytes -= taken.memory_bytes;
-        self.gpus -= taken.gpus;
-    }
-
-    fn give_back(&mut self, taken: &Capacity) {
-        self.cpu += taken.cpu;
-        self.memory_bytes += taken.memory_bytes;
-        self.gpus += taken.gpus;
     }
 }
 

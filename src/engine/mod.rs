@@ -2,6 +2,7 @@
 //! what a step does, and not who listens.
 
 mod build;
+mod crew;
 mod deliver;
 mod event;
 mod job;

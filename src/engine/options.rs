@@ -63,6 +63,24 @@ impl Options {
     }
 }
 
+impl Capacity {
+    pub(super) fn holds(&self, taken: &Capacity) -> bool {
+        self.cpu >= taken.cpu && self.memory_bytes >= taken.memory_bytes && self.gpus >= taken.gpus
+    }
+
+    pub(super) fn take(&mut self, taken: &Capacity) {
+        self.cpu -= taken.cpu;
+        self.memory_bytes -= taken.memory_bytes;
+        self.gpus -= taken.gpus;
+    }
+
+    pub(super) fn give_back(&mut self, taken: &Capacity) {
+        self.cpu += taken.cpu;
+        self.memory_bytes += taken.memory_bytes;
+        self.gpus += taken.gpus;
+    }
+}
+
 fn machine_memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::{Digest, Exit, files};
 use crate::key::Content;
@@ -18,15 +19,8 @@ pub struct Snapshot {
     pub content: Content,
     /// Each file's stamp, in the tree's order.
     stamps: Vec<(PathBuf, Stamp)>,
-    trust: Trust,
-}
-
-/// Whether equal stamps prove equal content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    Settled,
-    /// A file is so young that a change need not show in its stamp.
-    Young,
+    /// Whether equal stamps prove equal content. Not while a file is so young that a change need not show in its stamp.
+    is_settled: AtomicBool,
 }
 
 /// The build's sources: each is read once, however many steps use it.
@@ -67,10 +61,16 @@ impl Snapshot {
     /// Whether the source still holds what it held. Reads its data only where the stamps prove nothing.
     pub fn is_current(&self, store: &Store) -> bool {
         let Ok(stamps) = stamps(&self.path) else { return false };
-        if self.trust == Trust::Settled && stamps == self.stamps {
+        if self.is_settled.load(Ordering::SeqCst) && stamps == self.stamps {
             return true;
         }
-        take(store, &self.path, &mut |_, _| None).is_ok_and(|(now, _)| now.content == self.content)
+        let Ok((now, _)) = take(store, &self.path, &mut |_, _| None) else { return false };
+        let is_same = now.content == self.content;
+        if is_same && now.stamps == self.stamps && now.is_settled.into_inner() {
+            // It has grown old enough meanwhile: from here on a look suffices.
+            self.is_settled.store(true, Ordering::SeqCst);
+        }
+        is_same
     }
 }
 
@@ -104,10 +104,9 @@ fn take(store: &Store, path: &Path, known: &mut dyn FnMut(&Path, &Stamp) -> Opti
     }
     let tree = Tree::new(entries).map_err(super::store_failure)?;
     let content = if is_file { Content::File(tree.digest()) } else { Content::Folder(tree.digest()) };
-    // Whatever was neither known nor remembered is young.
-    let read = now_ns
-        .map_or(Trust::Settled, |now| if stamps.iter().all(|(_, stamp)| stamp.is_settled(now)) { Trust::Settled } else { Trust::Young });
-    Ok((Snapshot { path: path.to_path_buf(), content, stamps, trust: read }, hashed))
+    // What was known had settled long ago; the rest was looked at now.
+    let is_settled = AtomicBool::new(now_ns.is_none_or(|now| stamps.iter().all(|(_, stamp)| stamp.is_settled(now))));
+    Ok((Snapshot { path: path.to_path_buf(), content, stamps, is_settled }, hashed))
 }
 
 fn entry(file: &Path, relative: &Path, stamp: &Stamp, digest: Digest) -> Result<Entry, Failure> {

@@ -102,12 +102,13 @@ clones! {
         for (lane, x) in lanes.iter_mut().zip(rest) {
             *lane += f64::from(*x) * f64::from(*x);
         }
-        for half in [8, 4, 2, 1] {
-            for j in 0..half {
-                lanes[j] += lanes[j + half];
-            }
+        let mut eight = [0.0; 8];
+        for j in 0..8 {
+            eight[j] = lanes[j] + lanes[j + 8];
         }
-        lanes[0]
+        let [a, b, c, d, e, f, g, h] = eight;
+        let [a, b, c, d] = [a + e, b + f, c + g, d + h];
+        (a + c) + (b + d)
     }
 }
 

@@ -4,13 +4,14 @@ use super::isa::{LANES, Simd, clones};
 
 /// Folds the lanes: lane j takes lane j + 8, then j + 4, j + 2, j + 1.
 #[inline(always)]
-pub fn fold(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for j in 0..half {
-            lanes[j] += lanes[j + half];
-        }
+pub fn fold(x: [f32; LANES]) -> f32 {
+    let mut eight = [0.0; 8];
+    for j in 0..8 {
+        eight[j] = x[j] + x[j + 8];
     }
-    lanes[0]
+    let [a, b, c, d, e, f, g, h] = eight;
+    let [a, b, c, d] = [a + e, b + f, c + g, d + h];
+    (a + c) + (b + d)
 }
 
 /// Σ x·y, one FMA a lane.

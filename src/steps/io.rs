@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Cancel, Exit};
+use crate::model::ModelError;
 
 /// Hears what an action has to say while it runs. Implemented by the engine.
 pub trait Listener: Send + Sync {
@@ -96,4 +97,22 @@ impl Failure {
         self.help = Some(help.into());
         self
     }
+}
+
+/// The disk's fault stays the disk's; everything else is the step's own failure.
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Failure {
+        match error {
+            ModelError::Stopped => Failure::cancelled(),
+            error @ ModelError::Io { .. } => Failure::environment(error.to_string()),
+            error => Failure::new(error.to_string()),
+        }
+    }
+}
+
+/// Runs an action's work on its own threads, as many as it was given.
+pub fn on_threads<T: Send>(io: &mut Io, work: impl FnOnce(&mut Io) -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(io.threads).build();
+    let pool = pool.map_err(|error| Failure::environment(format!("cannot start {} threads: {error}", io.threads)))?;
+    pool.install(|| work(io))
 }

@@ -7,11 +7,14 @@
 pub mod bundle;
 pub mod dataset;
 pub mod device;
+pub mod distill;
 pub mod evaluate;
 pub mod exec;
 pub mod field;
 pub mod io;
 pub mod quantize;
+pub mod tokenizer;
+pub mod train;
 
 use std::fmt;
 
@@ -20,7 +23,10 @@ pub use io::{Failure, Io};
 
 /// Every step kind, in the order in which help lists them.
 pub static KINDS: &[&dyn Kind] = &[
-    &dataset::Dataset, //
+    &dataset::Dataset,
+    &tokenizer::Tokenizer,
+    &train::Train,
+    &distill::Distill,
     &quantize::Quantize,
     &evaluate::Evaluate,
     &exec::KIND,

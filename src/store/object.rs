@@ -168,8 +168,9 @@ impl Store {
             }
             other => other.map_err(|error| StoreError::io("write", target, error))?,
         }
-        if durability == Durability::Batched {
-            self.remember_unsynced(target);
+        match durability {
+            Durability::Batched => self.remember_unsynced(target),
+            Durability::Now => sync_names(target).map_err(|error| StoreError::io("sync", target, error))?,
         }
         Ok(())
     }
@@ -316,6 +317,11 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Makes a new name durable, and that of its shelf, which may be new, too.
+fn sync_names(path: &Path) -> io::Result<()> {
+    path.ancestors().skip(1).take(2).try_for_each(files::sync_folder)
+}
+
 fn sync_file(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|error| StoreError::io("open", path, error))?;
     file.sync_all().map_err(|error| StoreError::io("sync", path, error))
@@ -378,6 +384,22 @@ mod tests {
         store.quarantine(&damage);
         assert_eq!(store.check_content(object, 7), Err(Damage::Missing { object }));
         store.sync().unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_leaves_nothing_behind() {
+        let (_space, store) = store();
+        // The next temporary file is a device that is always full.
+        let next = store.session.fresh();
+        let number: u64 = next.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let temp = next.with_file_name((number + 1).to_string());
+        std::os::unix::fs::symlink("/dev/full", &temp).unwrap();
+        let error = store.put(b"content", Durability::Now).unwrap_err();
+        let StoreError::Io { error: cause, .. } = &error else { panic!("{error}") };
+        assert_eq!(cause.kind(), io::ErrorKind::StorageFull);
+        assert!(fs::symlink_metadata(&temp).is_err());
+        assert_eq!(store.contents().unwrap().objects, 0);
+        store.put(b"content", Durability::Now).unwrap();
     }
 
     #[test]

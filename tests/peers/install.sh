@@ -36,12 +36,23 @@ transformers() {
         touch "$peers/venv/.done-torch"
 }
 
+# llama.cpp as node-llama-cpp ships it: shared libraries of one pinned release, which Python calls without any package.
+llama_cpp() {
+    [ -e "$peers/llama.cpp/.done-3.22.1" ] && return 0
+    local archive=node-llama-cpp-linux-x64-3.22.1.tgz
+    rm -rf "$peers/llama.cpp" "$peers/package" &&
+        (cd "$peers" && npm pack --silent @node-llama-cpp/linux-x64@3.22.1 && tar xzf "$archive" package/bins/linux-x64 && rm "$archive") &&
+        mv "$peers/package/bins/linux-x64" "$peers/llama.cpp" && rm -r "$peers/package" &&
+        touch "$peers/llama.cpp/.done-3.22.1"
+}
+
 debian_packages() {
     command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
 }
 
 try "python packages (gguf, jsonschema, modelpack-client)" python_packages
+try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
 try "transformers on torch (PyPI)" transformers
 try "qemu-user-static and skopeo (Debian)" debian_packages
 exit 0

@@ -140,19 +140,32 @@ fn a_damaged_result_is_not_delivered_but_made_again() {
     assert_eq!(damages(&world).len(), 1);
 }
 
+/// Damages a step's object each time the step has ended: a failing disk.
+struct Saboteur {
+    node: NodeId,
+    object: PathBuf,
+    inner: Arc<Recorder>,
+}
+
+impl EventSink for Saboteur {
+    fn event(&self, event: Event) {
+        if matches!(&event, Event::Finished { node, .. } if *node == self.node) {
+            overwrite(&self.object, |bytes| bytes[0] ^= 1);
+        }
+        self.inner.event(event);
+    }
+}
+
 #[test]
 fn an_object_that_will_not_stay_whole_is_the_environments_fault() {
     let mut world = built();
+    let object = object(&world, &world.build(), "a");
     world.set("b", "B");
-    let path = object(&world, &world.build_with(Scripted::default()).0, "a");
-    // Every time a is made, it is damaged again before b reads it: a link to it from elsewhere is enough.
-    let worker = Scripted::default().on("a", |_, io| {
-        std::fs::write(io.out.join("out"), "a").unwrap();
-        Ok(())
-    });
-    world.set("b", "B2");
-    overwrite(&path, |bytes| bytes[0] ^= 1);
-    let (result, began) = world.build_with(worker);
-    assert_eq!(result.exit(), Exit::Done);
-    assert_eq!(began.iter().filter(|name| *name == "a").count(), 1);
+    let events = Arc::new(Saboteur { node: world.id("a"), object, inner: world.events.clone() });
+    let result = Engine::new(world.store(), events).build(&world.plan, &world.all(), &world.options);
+    let failure = world.failure(&result, "b");
+    assert!(failure.message.starts_with("its input is damaged again and again"), "{failure}");
+    assert_eq!(result.exit(), Exit::Environment);
+    // With a better disk, all is well again.
+    assert_eq!(world.build().exit(), Exit::Done);
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod damage;
+mod full_disk;
 mod large;
 mod schedule;
 mod sources;

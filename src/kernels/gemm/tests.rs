@@ -73,9 +73,9 @@ fn every_isa_layout_and_thread_count_gives_the_defined_bits() {
 crate::kernels::isa::clones! {
     /// Independent FMA chains in registers: what the processor can do at most.
     fn peak<S>(s, rounds: usize) -> f32 {
-        let mut sums = [s.splat(0.0); 12];
-        for i in 0..rounds {
-            let x = s.splat(i as f32);
+        let mut sums = [s.splat(1.0); 12];
+        let x = s.splat(std::hint::black_box(1.0));
+        for _ in 0..rounds {
             for sum in &mut sums {
                 *sum = s.fma(x, x, *sum);
             }

@@ -35,6 +35,9 @@ pub enum Keep {
     Nothing,
 }
 
+/// Receives some wanted rows' logits: which of the wanted rows, and rows × vocabulary.
+pub type EachLogits<'a> = &'a mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), ModelError>;
+
 /// Runs one model. Holds buffers, no weights.
 #[derive(Debug)]
 pub struct Decoder {
@@ -111,13 +114,8 @@ impl Decoder {
         (HEAD_CHUNK / self.config.vocab_size / 256).max(1) * 256
     }
 
-    /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time: which of the wanted rows, and
-    /// rows × vocabulary.
-    pub fn logits(
-        &mut self,
-        weights: &[f32],
-        each: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), ModelError>,
-    ) -> Result<(), ModelError> {
+    /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
+    pub fn logits(&mut self, weights: &[f32], each: EachLogits) -> Result<(), ModelError> {
         let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = self.inv_norm.len();
         let head = Mat::new(&weights[self.places.head.range.clone()], vocab, d).t();

@@ -71,7 +71,8 @@ fn quantized_weights_come_back_close() {
 #[test]
 fn what_we_cannot_run_is_named() {
     let model = model(small());
-    let said = |change: &dyn Fn(&mut Vec<(String, Value)>)| {
+    type Change<'a> = &'a dyn Fn(&mut Vec<(String, Value)>);
+    let said = |change: Change| {
         let space = tempfile::tempdir().unwrap();
         let path = space.path().join("x.gguf");
         let mut metadata = llama::metadata(&model, 0).unwrap();

@@ -8,8 +8,8 @@ use super::grid::{affine_grid, symmetric_grid};
 /// 16 bytes (scale | min << 4), 64 bytes of four 2-bit values, d, dmin. Groups of 16.
 pub fn pack_q2k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 84]) {
     let grid = affine_grid::<16>(x, 3, 15);
-    for g in 0..16 {
-        out[g] = grid.scales[g] | grid.mins[g] << 4;
+    for (byte, (scale, min)) in out.iter_mut().zip(grid.scales.iter().zip(&grid.mins)) {
+        *byte = scale | min << 4;
     }
     out[16..80].copy_from_slice(&pack_twos(&grid.q));
     put(out, 80, grid.d);

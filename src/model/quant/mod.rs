@@ -131,7 +131,7 @@ impl BlockType {
     /// Bytes of `values` packed values; `None` if they are no whole number of blocks or too many to address.
     pub fn bytes_for(self, values: usize) -> Option<usize> {
         let blocks = values / self.block_values();
-        (values % self.block_values() == 0).then(|| blocks.checked_mul(self.block_bytes())).flatten()
+        values.is_multiple_of(self.block_values()).then(|| blocks.checked_mul(self.block_bytes())).flatten()
     }
 }
 
@@ -166,10 +166,10 @@ pub enum QuantError {
 
 /// Packs rows of `columns` values, row after row.
 pub fn quantize(ty: BlockType, values: &[f32], columns: usize) -> Result<Vec<u8>, QuantError> {
-    if columns == 0 || values.len() % columns != 0 {
+    if columns == 0 || !values.len().is_multiple_of(columns) {
         return Err(QuantError::Rows { values: values.len(), columns });
     }
-    if columns % ty.block_values() != 0 {
+    if !columns.is_multiple_of(ty.block_values()) {
         return Err(QuantError::Columns { ty, columns });
     }
     check_values(ty, values)?;

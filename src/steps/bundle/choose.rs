@@ -10,29 +10,27 @@ use crate::base::units::show_size;
 use crate::bundle::description::Memory;
 use crate::steps::Problem;
 use crate::steps::device::Device;
+use crate::steps::evaluate::metric::{self, MetricKind};
 use crate::steps::evaluate::report::{Check, Verdict};
 
 /// The field `choose`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choose {
     Smallest,
-    Best { metric: String, on: Option<String> },
+    Best { metric: MetricKind, on: Option<String> },
 }
-
-/// Metrics of `evaluate`, and whether more of one is better.
-const METRICS: [(&str, Better); 6] = [
-    ("exact_match", Better::Higher),
-    ("json_valid", Better::Higher),
-    ("top1_agreement", Better::Higher),
-    ("perplexity", Better::Lower),
-    ("kl_divergence", Better::Lower),
-    ("flips", Better::Lower),
-];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Better {
     Higher,
     Lower,
+}
+
+fn better(metric: MetricKind) -> Better {
+    match metric {
+        MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Top1Agreement => Better::Higher,
+        MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::Flips => Better::Lower,
+    }
 }
 
 impl Choose {
@@ -52,13 +50,11 @@ impl Choose {
     }
 
     fn best(metric: &str, on: Option<String>) -> Result<Choose, Problem> {
-        let names = METRICS.map(|(name, _)| name);
-        if names.contains(&metric) {
-            return Ok(Choose::Best { metric: metric.to_string(), on });
+        if let Some(metric) = MetricKind::from_name(metric) {
+            return Ok(Choose::Best { metric, on });
         }
-        let mut problem = Problem::at("choose", format!("unknown metric `{metric}`")).label("no such metric");
-        problem.help = suggest::help(metric, names);
-        Err(problem)
+        let help = suggest::help(metric, metric::NAMES.iter().copied());
+        Err(Problem { help, ..Problem::at("choose", format!("unknown metric `{metric}`")).label("no such metric") })
     }
 }
 
@@ -93,7 +89,7 @@ pub enum Reason {
         evaluation: usize,
     },
     NoFigure {
-        metric: String,
+        metric: MetricKind,
         on: Option<String>,
     },
 }
@@ -122,8 +118,8 @@ impl fmt::Display for Reason {
                 check.metric, check.on, check.value, check.low, check.high, check.condition, check.limit
             ),
             Reason::Rejected { evaluation } => write!(f, "required evaluation {} rejected it", evaluation + 1),
-            Reason::NoFigure { metric, on: Some(set) } => write!(f, "no evaluation gives {metric} on {set}"),
-            Reason::NoFigure { metric, on: None } => write!(f, "no evaluation gives {metric}"),
+            Reason::NoFigure { metric, on: Some(set) } => write!(f, "no evaluation gives {} on {set}", metric.name()),
+            Reason::NoFigure { metric, on: None } => write!(f, "no evaluation gives {}", metric.name()),
         }
     }
 }
@@ -144,16 +140,16 @@ pub struct Judged {
 impl Judged {
     /// `Q8_0, 143.0 KiB`: inputs have no names here, so that renaming a step changes no bundle.
     pub fn label(&self) -> String {
-        format!("{}, {}", self.candidate.file_type, show_size(self.storage_bytes))
+        format!("{}, {}", self.candidate.facts.file_type, show_size(self.storage_bytes))
     }
 }
 
 /// Picks each evaluation's verdict on this very model, by the digest of its weights. Where there are several (the same weights behind two
 /// tokenizers, say) one that failed counts.
 pub fn verdicts_on(candidate: &Candidate, required: &[Vec<Verdict>]) -> Vec<Option<Verdict>> {
-    let weights = candidate.weights.hex();
+    let weights = &candidate.facts.weights;
     let of_it = |verdicts: &Vec<Verdict>| {
-        let mut found = verdicts.iter().filter(|verdict| verdict.model.weights == weights);
+        let mut found = verdicts.iter().filter(|verdict| verdict.model.weights == *weights);
         found.clone().find(|verdict| !verdict.passed).or_else(|| found.next()).cloned()
     };
     required.iter().map(of_it).collect()
@@ -165,9 +161,9 @@ pub fn memory_on(device: &Device, candidate: &Candidate) -> (Memory, u64) {
     let context = device.context_length.unwrap_or(context);
     // llama.cpp keeps weights packed and its cache in f16; slmops unpacks everything to f32; transformers keeps weights as they are stored.
     let (weights_bytes, cache_value_bytes) = match device.runtime.as_str() {
-        "llama.cpp" => (candidate.weights_bytes, 2),
-        "slmops" => (candidate.parameters.saturating_mul(4), 4),
-        _ => (candidate.weights_bytes, 4),
+        "llama.cpp" => (candidate.facts.size_bytes, 2),
+        "slmops" => (candidate.facts.parameters.saturating_mul(4), 4),
+        _ => (candidate.facts.size_bytes, 4),
     };
     (memory::estimate(&candidate.shape, weights_bytes, cache_value_bytes, context), context)
 }
@@ -210,9 +206,9 @@ pub fn reasons_against(device: &Device, choose: &Choose, judged: &Judged) -> Vec
         }
     }
     if let Choose::Best { metric, on } = choose
-        && figure(judged, metric, on.as_deref()).is_none()
+        && figure(judged, *metric, on.as_deref()).is_none()
     {
-        reasons.push(Reason::NoFigure { metric: metric.clone(), on: on.clone() });
+        reasons.push(Reason::NoFigure { metric: *metric, on: on.clone() });
     }
     reasons
 }
@@ -224,18 +220,18 @@ pub fn choose(choose: &Choose, candidates: &[Judged]) -> Option<usize> {
     let at = |index: usize| candidates.get(index);
     fitting.sort_by_key(|index| at(*index).map(|judged| judged.storage_bytes));
     if let Choose::Best { metric, on } = choose {
-        let sign = match METRICS.iter().find(|(name, _)| name == metric) {
-            Some((_, Better::Lower)) => 1.0,
-            _ => -1.0,
+        let sign = match better(*metric) {
+            Better::Lower => 1.0,
+            Better::Higher => -1.0,
         };
-        let key = |index: usize| at(index).and_then(|judged| figure(judged, metric, on.as_deref())).unwrap_or(f64::NAN) * sign;
+        let key = |index: usize| at(index).and_then(|judged| figure(judged, *metric, on.as_deref())).unwrap_or(f64::NAN) * sign;
         fitting.sort_by(|a, b| key(*a).total_cmp(&key(*b)));
     }
     fitting.first().copied()
 }
 
 /// The metric on one set, or its mean over all sets of all required evaluations that give it.
-fn figure(judged: &Judged, metric: &str, on: Option<&str>) -> Option<f64> {
+fn figure(judged: &Judged, metric: MetricKind, on: Option<&str>) -> Option<f64> {
     let sets: BTreeMap<(usize, &str), f64> = judged
         .verdicts
         .iter()
@@ -244,7 +240,7 @@ fn figure(judged: &Judged, metric: &str, on: Option<&str>) -> Option<f64> {
             verdict.iter().flat_map(move |verdict| verdict.metrics.iter().map(move |(set, metrics)| ((i, set.as_str()), metrics)))
         })
         .filter(|((_, set), _)| on.is_none_or(|on| on == *set))
-        .filter_map(|(place, metrics)| metrics.get(metric).map(|metric| (place, metric.value)))
+        .filter_map(|(place, metrics)| metrics.get(metric.name()).map(|metric| (place, metric.value)))
         .collect();
     (!sets.is_empty()).then(|| sets.values().sum::<f64>() / sets.len() as f64)
 }

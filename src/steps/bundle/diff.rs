@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::tensors::{self, Tensor};
 use super::{FILE_MAX_BYTES, evaluation, figure, model_failure};
 use crate::bundle::description::{Evaluation, Figure, Gate};
-use crate::bundle::{self, Finding, Summary, oci};
+use crate::bundle::{self, Finding, Role, Summary, oci};
 use crate::model::gguf::Gguf;
 use crate::model::{ModelError, read_limited};
 use crate::steps::Failure;
@@ -179,14 +179,19 @@ fn of_bundle(path: &Path) -> Result<Subject, Failure> {
     })
 }
 
+/// Of all weight files; formats that we do not know hold none.
 fn bundled_tensors(path: &Path, summary: &Summary) -> Result<Vec<Tensor>, ModelError> {
-    let Some(layer) = summary.layers.iter().find(|layer| layer.path == summary.description.entry.model) else { return Ok(Vec::new()) };
-    let blob = path.join(layer.blob());
-    if !layer.path.ends_with(".gguf") {
-        return tensors::of_safetensors(&blob);
+    let mut found = Vec::new();
+    for layer in summary.layers.iter().filter(|layer| layer.role == Role::Weights) {
+        let blob = path.join(layer.blob());
+        if layer.path.ends_with(".safetensors") {
+            found.extend(tensors::of_safetensors(&blob)?);
+        } else if layer.path.ends_with(".gguf") {
+            let gguf = Gguf::open(&blob).map_err(|error| ModelError::malformed(format!("`{}`", layer.path), error))?;
+            found.extend(tensors::of_gguf(&gguf));
+        }
     }
-    let gguf = Gguf::open(&blob).map_err(|error| ModelError::malformed(format!("`{}`", layer.path), error))?;
-    Ok(tensors::of_gguf(&gguf))
+    Ok(found)
 }
 
 fn damaged(path: &Path, findings: &[Finding]) -> Failure {

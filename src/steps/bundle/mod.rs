@@ -278,16 +278,16 @@ fn draft(order: &Order, judged: &Judged, extra: &[DraftFile]) -> Draft {
         },
         model: description::Model {
             format: candidate.format.name().to_string(),
-            file_type: candidate.file_type.clone(),
-            parameters: candidate.parameters,
-            bits_per_weight: candidate.bits_per_weight(),
+            file_type: candidate.facts.file_type.clone(),
+            parameters: candidate.facts.parameters,
+            bits_per_weight: candidate.facts.bits_per_weight,
             context_length: judged.context_length,
         },
         memory: judged.memory,
         choose: choose.clone(),
         evaluations: judged.verdicts.iter().flatten().map(evaluation).collect(),
         files: Vec::new(),
-        entry: Entry { model: candidate.model.to_string(), tokenizer: candidate.tokenizer.map(str::to_string) },
+        entry: Entry { model: candidate.model.clone(), tokenizer: candidate.tokenizer.map(str::to_string) },
         chat_template: candidate.chat_template.clone(),
     };
     let readme = readme.clone().unwrap_or_else(|| readme::write(project, &description));
@@ -317,20 +317,20 @@ fn general(project: &Project) -> General {
 
 /// The specification's list of precisions has no type below eight bits: those are told by `quantization` alone.
 fn technical(candidate: &Candidate) -> Technical {
-    let precision = match candidate.file_type.as_str() {
+    let precision = match candidate.facts.file_type.as_str() {
         "F32" => Some("float32"),
         "F16" => Some("float16"),
         "BF16" => Some("bfloat16"),
         "Q8_0" => Some("int8"),
         _ => None,
     };
-    let is_plain = matches!(candidate.file_type.as_str(), "F32" | "F16" | "BF16");
+    let is_plain = matches!(candidate.facts.file_type.as_str(), "F32" | "F16" | "BF16");
     Technical {
         architecture: Some("transformer".to_string()),
         format: Some(candidate.format.name().to_string()),
-        param_size: Some(modelpack::param_size(candidate.parameters)),
+        param_size: Some(modelpack::param_size(candidate.facts.parameters)),
         precision: precision.map(str::to_string),
-        quantization: (!is_plain).then(|| candidate.file_type.to_lowercase()),
+        quantization: (!is_plain).then(|| candidate.facts.file_type.to_lowercase()),
         capabilities: Some(Capabilities::text()),
     }
 }
@@ -385,7 +385,11 @@ fn of_candidate(number: usize, failure: Failure) -> Failure {
 }
 
 fn model_failure(doing: &str, error: ModelError) -> Failure {
-    let exit = if matches!(error, ModelError::Io { .. }) { Exit::Environment } else { Exit::Failed };
+    let exit = match &error {
+        // What is not there was never put there: the input is to blame, not the disk.
+        ModelError::Io { error, .. } if error.kind() != std::io::ErrorKind::NotFound => Exit::Environment,
+        _ => Exit::Failed,
+    };
     Failure { message: format!("cannot {doing}: {error}"), help: None, exit }
 }
 

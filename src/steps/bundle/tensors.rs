@@ -23,12 +23,6 @@ pub struct Tensor {
     pub size_bytes: u64,
 }
 
-impl Tensor {
-    pub fn values(&self) -> u64 {
-        self.shape.iter().fold(1, |product, size| product.saturating_mul(*size))
-    }
-}
-
 pub fn of_gguf(gguf: &Gguf) -> Vec<Tensor> {
     let tensor = |tensor: &crate::model::gguf::TensorInfo| Tensor {
         name: tensor.name.clone(),

@@ -58,7 +58,8 @@ fn judge_answers(set: &Set, metrics: &[MetricKind], io: &Io, items: &mut [Item])
     let answers = |port: &str| io.maybe(port).map(|folder| read_lines::<Answer>(&lines_path(folder, &set.name))).transpose();
     let (answers, reference) = (answers("answers")?, answers("reference_answers")?);
     let compares = metrics.iter().any(|metric| matches!(metric, MetricKind::ExactMatch | MetricKind::Flips));
-    for answers in [&answers, &reference].into_iter().flatten().filter(|answers| answers.len() != items.len()) {
+    let mut read = [&answers, &reference].into_iter().flatten();
+    if let Some(answers) = read.find(|answers| answers.len() != items.len()) {
         return Err(Failure::new(format!("set `{}` has {} items and {} answers", set.name, items.len(), answers.len())));
     }
     for (index, item) in items.iter_mut().enumerate() {

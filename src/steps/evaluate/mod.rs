@@ -3,7 +3,7 @@
 
 mod answer;
 mod expand;
-mod facts;
+pub mod facts;
 mod gate;
 mod measure;
 pub mod metric;

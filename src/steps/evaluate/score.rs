@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_long_sequence_runs_alone() {
-        let example = |n: usize| Example { tokens: vec![0; n + 1], scored: vec![1..n + 1] };
+        let example = |n: usize| Example::of(vec![0], &vec![0; n]);
         let examples = [example(10), example(CHUNK_LOGITS), example(10), example(10)];
         assert_eq!(chunk_end(&examples, 0, 2), 1);
         assert_eq!(chunk_end(&examples, 1, 2), 2);

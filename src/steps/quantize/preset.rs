@@ -114,7 +114,7 @@ fn wanted(recipe: &Recipe, config: &Config, name: &str, columns: usize) -> Block
     }
     if is_output {
         return match base {
-            _ if columns % base.block_values() != 0 => BlockType::Q8_0,
+            _ if !columns.is_multiple_of(base.block_values()) => BlockType::Q8_0,
             BlockType::Q8_0 => BlockType::Q8_0,
             _ => BlockType::Q6K,
         };
@@ -169,7 +169,7 @@ fn deserves_more(layer: usize, layers: usize) -> bool {
 
 /// The nearest type whose blocks fill the rows. The steps from 256 to 32 are llama.cpp's; where 32 does not divide either, it gives up, and we take F16.
 fn fitting(wanted: BlockType, columns: usize) -> BlockType {
-    let divides = |ty: BlockType| columns % ty.block_values() == 0;
+    let divides = |ty: BlockType| columns.is_multiple_of(ty.block_values());
     if divides(wanted) {
         return wanted;
     }

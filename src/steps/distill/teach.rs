@@ -1,0 +1,208 @@
+//! What the teacher says: its greedy answers, and its largest logits on every token that the student is taught on. Made once and cached,
+//! however many students learn from it.
+
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use super::labels::{Facts, Logits, Writer};
+use crate::kernels::loss::top_k_row;
+use crate::kernels::math::exp64;
+use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Scored};
+use crate::steps::dataset::record::{self, Record};
+use crate::steps::train::data;
+use crate::steps::{Failure, Io};
+
+/// Cached logits may not fill the disk unawares.
+const MAX_LOGITS: u64 = 16 << 30;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teaching {
+    completions: Completions,
+    max_new_tokens: usize,
+    max_length: usize,
+    /// Absent if only the completions are wanted; 0 for all logits.
+    top_k: Option<usize>,
+    temperature: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completions {
+    Teacher,
+    Data,
+}
+
+/// A record, as the teacher meets it.
+enum Lesson {
+    /// It answers.
+    Ask(Vec<u32>),
+    /// It reads: a completion of the data, or a text.
+    Read(Vec<Example>),
+}
+
+pub fn run(teaching: &Teaching, io: &Io) -> Result<(), Failure> {
+    let teacher = Model::load(io.one("teacher")?)?;
+    let records = record::read(io.all("data"))?;
+    let limit = teaching.max_length.min(teacher.config.max_position_embeddings);
+    let lessons = records.par_iter().map(|record| lesson(record, teacher.encoder(), teaching.completions, limit));
+    let lessons = lessons.collect::<Result<Vec<Lesson>, ModelError>>()?;
+    let mut made = Made::default();
+    made.answer(&teacher, &lessons, teaching.max_new_tokens, limit, io)?;
+    if made.examples.is_empty() {
+        let help = "raise `max_new_tokens` or `max_length`, or train the teacher longer";
+        let counts = format!("{} answers have no end, {} examples are too long", made.unfinished, made.too_long);
+        return Err(Failure::new(format!("the teacher has nothing to teach: {counts}")).help(help));
+    }
+    made.write(&teacher, teaching, io)
+}
+
+fn lesson(record: &Record, encoder: Encoder, completions: Completions, max_length: usize) -> Result<Lesson, ModelError> {
+    let read = |example: Example| Lesson::Read(vec![example]);
+    match record {
+        Record::Pair { prompt, completion: Some(completion) } if completions == Completions::Data => {
+            encoder.pair(prompt, completion).map(read)
+        }
+        Record::Pair { prompt, .. } => encoder.prompt(prompt).map(Lesson::Ask),
+        Record::Messages(turns) => {
+            let messages: Vec<Message> = data::messages(turns);
+            match messages.iter().rposition(|message| message.role == "assistant") {
+                Some(_) if completions == Completions::Data => encoder.conversation(&messages).map(read),
+                Some(last) => encoder.question(&messages[..last]).map(Lesson::Ask),
+                None => encoder.question(&messages).map(Lesson::Ask),
+            }
+        }
+        Record::Text(text) => Ok(Lesson::Read(data::pieces(encoder.text(text)?, max_length).collect())),
+    }
+}
+
+#[derive(Default)]
+struct Made {
+    examples: Vec<Example>,
+    unfinished: u64,
+    too_long: u64,
+}
+
+impl Made {
+    /// Has the teacher answer what it is asked; examples come out in the records' order.
+    fn answer(&mut self, teacher: &Model, lessons: &[Lesson], max_new_tokens: usize, limit: usize, io: &Io) -> Result<(), Failure> {
+        let asked = |lesson: &Lesson| match lesson {
+            Lesson::Ask(prompt) if !prompt.is_empty() && prompt.len() < limit => Some(prompt.clone()),
+            _ => None,
+        };
+        let prompts: Vec<Vec<u32>> = lessons.iter().filter_map(asked).collect();
+        let total = prompts.len() as u64;
+        let answers = teacher.generate(&prompts, &Generate { max_new_tokens }, &mut |done| {
+            io.progress(done as u64, total, "answers", "");
+            if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let reach = teacher.config.max_position_embeddings;
+        let mut answers = answers.into_iter();
+        for lesson in lessons {
+            match lesson {
+                Lesson::Read(examples) => examples.iter().for_each(|example| self.keep(example.clone(), limit)),
+                Lesson::Ask(prompt) if asked(lesson).is_some() => {
+                    let mut answer = answers.next().unwrap_or_default();
+                    // Cut off, not ended by the end-of-text token.
+                    if answer.len() >= max_new_tokens || prompt.len() + answer.len() > reach {
+                        self.unfinished += 1;
+                        continue;
+                    }
+                    answer.extend(teacher.config.eos_token_id);
+                    self.keep(Example::of(prompt.clone(), &answer), limit);
+                }
+                Lesson::Ask(_) => self.too_long += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, example: Example, limit: usize) {
+        if example.tokens.len() > limit {
+            self.too_long += 1;
+        } else if !example.scored.is_empty() {
+            self.examples.push(example);
+        }
+    }
+
+    fn write(&self, teacher: &Model, teaching: &Teaching, io: &Io) -> Result<(), Failure> {
+        let file = |error| Failure::file("write to", &io.out, &error);
+        let vocab_size = teacher.config.vocab_size;
+        let logits = teaching.top_k.map(|k| if k == 0 { Logits::All } else { Logits::Top(k.min(vocab_size)) });
+        let rows: u64 = self.examples.iter().map(|example| example.scored_tokens() as u64).sum();
+        let size = rows * logits.map_or(0, |logits| logits.width(vocab_size)) as u64 * 4;
+        if size > MAX_LOGITS {
+            let message = format!("the teacher's logits on {rows} tokens take {size} bytes, over the limit of {MAX_LOGITS}");
+            return Err(Failure::new(message).help("keep fewer of them with `top_k`"));
+        }
+        let mut writer = Writer::create(&io.out).map_err(file)?;
+        let mut mass = 0.0;
+        if let Some(logits) = logits {
+            mass = self.logits(teacher, logits, teaching.temperature.unwrap_or(1.0) as f32, &mut writer, io)?;
+        }
+        let kept_mass = matches!(logits, Some(Logits::Top(_))).then(|| mass / rows as f64);
+        let facts = Facts {
+            format: 1,
+            vocab_size,
+            logits,
+            examples: self.examples.len() as u64,
+            rows,
+            unfinished: self.unfinished,
+            too_long: self.too_long,
+            kept_mass,
+        };
+        writer.finish(&io.out, &self.examples, &facts).map_err(file)?;
+        let kept = kept_mass.map_or(String::new(), |mass| format!("; the kept logits have {:.2} % of the probability", mass * 100.0));
+        let (examples, unfinished, too_long) = (facts.examples, facts.unfinished, facts.too_long);
+        io.say(format!("{examples} examples, {rows} tokens; left out: {unfinished} without an end, {too_long} too long{kept}"));
+        Ok(())
+    }
+
+    /// The teacher's logits on every scored token, in order; the sum of the kept probabilities.
+    fn logits(&self, teacher: &Model, logits: Logits, temperature: f32, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
+        let vocab = teacher.config.vocab_size;
+        let first = |example: &Example| example.scored.first().map_or(1, |scored| scored.start);
+        let k = if let Logits::Top(k) = logits { k } else { 0 };
+        let (mut ids, mut top) = (vec![0; k], vec![0.0; k]);
+        let mut mass = 0.0;
+        let mut outcome = Ok(());
+        let total = self.examples.len() as u64;
+        // A piece at a time, so that a cancelled step ends soon.
+        for (piece, examples) in self.examples.chunks(256).enumerate() {
+            io.check_cancelled()?;
+            let sequences: Vec<Scored> =
+                examples.iter().map(|example| Scored { tokens: example.tokens.clone(), from: first(example) }).collect();
+            teacher.score(&sequences, &mut |index, rows| {
+                let Some(example) = examples.get(index) else { return };
+                let from = first(example);
+                for token in example.scored.iter().cloned().flatten() {
+                    let row = &rows[(token - from) * vocab..(token - from + 1) * vocab];
+                    let written = if row.iter().any(|logit| !logit.is_finite()) {
+                        Err(Failure::new("the teacher's logits are not finite numbers"))
+                    } else if k == 0 {
+                        writer.all(row).map_err(|error| Failure::file("write to", &io.out, &error))
+                    } else {
+                        let log_rest = top_k_row(row, temperature, &mut ids, &mut top);
+                        mass += kept(&top, temperature, log_rest);
+                        writer.top(&ids, &top, log_rest).map_err(|error| Failure::file("write to", &io.out, &error))
+                    };
+                    if outcome.is_ok() {
+                        outcome = written;
+                    }
+                }
+            })?;
+            io.progress((piece as u64 * 256 + examples.len() as u64).min(total), total, "examples", "");
+        }
+        outcome.map(|()| mass)
+    }
+}
+
+/// The share of the probability that the kept logits have.
+fn kept(top: &[f32], temperature: f32, log_rest: f32) -> f64 {
+    let scaled = |logit: &f32| f64::from(*logit) / f64::from(temperature);
+    let max = top.first().map_or(0.0, scaled);
+    let kept: f64 = top.iter().map(|logit| exp64(scaled(logit) - max)).sum();
+    kept / (kept + exp64(f64::from(log_rest) - max))
+}

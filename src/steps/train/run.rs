@@ -1,0 +1,282 @@
+//! The training loop: batch → gradient → clipped AdamW step, validation, early stopping, checkpoints. What the loss is, the caller says.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use super::checkpoint;
+use super::data::Order;
+use super::settings::Training;
+use super::state::{Best, Point, State};
+use crate::kernels::loss::{NotFinite, cross_entropy};
+use crate::kernels::optim::{AdamW, adamw, sum_squares};
+use crate::model::decoder::{Batch, Decoder, Keep};
+use crate::model::{Config, Example, ModelError, Weights};
+use crate::steps::{Failure, Io};
+
+/// Rows of one validation pass.
+const VALIDATION_ROWS: usize = 8192;
+
+/// What a model is trained to do with the logits of its examples.
+pub trait Objective {
+    /// The examples of the next batch, in order.
+    fn begin(&mut self, _examples: &[usize]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The losses of some of the batch's scored tokens; `logits` become `weight` times their gradient.
+    fn loss(&mut self, rows: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError>;
+}
+
+/// Foretell the next token.
+#[derive(Debug)]
+pub struct NextToken {
+    pub vocab_size: usize,
+}
+
+impl Objective for NextToken {
+    fn loss(&mut self, _: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError> {
+        cross_entropy(logits, self.vocab_size, targets, weight, losses).map_err(not_finite)
+    }
+}
+
+pub struct Job<'a> {
+    pub config: &'a Config,
+    pub settings: &'a Training,
+    pub examples: &'a [Example],
+    pub validation: &'a [Example],
+    pub objective: &'a mut dyn Objective,
+}
+
+/// Trains, from a checkpoint if there is one. The result is the same either way.
+pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
+    let start = Weights::random(job.config, job.settings.seed)?;
+    let parameters = start.data.len();
+    let state = match checkpoint::load(&io.checkpoint, parameters) {
+        Ok(Some(state)) => {
+            io.say(format!("going on after step {}", state.step));
+            state
+        }
+        Ok(None) => State::new(start.data.clone()),
+        Err(why) => {
+            io.say(format!("the checkpoint is not used: {why}"));
+            State::new(start.data.clone())
+        }
+    };
+    let mut run = Run {
+        decoder: Decoder::new(job.config)?,
+        gradient: vec![0.0; parameters],
+        order: Order::new(job.examples.len(), job.settings.batch_size, job.settings.seed),
+        chosen: Vec::with_capacity(job.settings.batch_size),
+        rows: Rows::default(),
+        note: String::new(),
+        layout: start,
+        state,
+        job,
+    };
+    run.steps(io)?;
+    Ok(run.state)
+}
+
+/// A batch as the decoder takes it, and the tokens that are to be foretold.
+#[derive(Default)]
+struct Rows {
+    batch: Batch,
+    targets: Vec<u32>,
+    losses: Vec<f32>,
+}
+
+impl Rows {
+    fn clear(&mut self) {
+        self.batch.clear();
+        self.targets.clear();
+    }
+
+    fn push(&mut self, example: &Example) {
+        let last = example.tokens.len().saturating_sub(1);
+        for scored in &example.scored {
+            self.batch.want(scored.start - 1..scored.end - 1);
+            self.targets.extend_from_slice(&example.tokens[scored.clone()]);
+        }
+        self.batch.push(&example.tokens[..last], 0..0);
+    }
+}
+
+struct Run<'a> {
+    job: Job<'a>,
+    decoder: Decoder,
+    /// For the tensors' names and places only.
+    layout: Weights,
+    state: State,
+    gradient: Vec<f32>,
+    order: Order,
+    chosen: Vec<usize>,
+    rows: Rows,
+    note: String,
+}
+
+impl Run<'_> {
+    fn steps(&mut self, io: &Io) -> Result<(), Failure> {
+        let settings = self.job.settings;
+        let mut saved = self.state.step;
+        while self.state.step < settings.max_steps && !self.is_over() {
+            if io.cancel.is_cancelled() && saved < self.state.step {
+                checkpoint::save(&io.checkpoint, &self.state)?;
+            }
+            io.check_cancelled()?;
+            let loss = self.step()?;
+            if self.state.step.is_multiple_of(settings.eval_steps) || self.state.step == settings.max_steps {
+                self.point(io)?;
+            }
+            self.note.clear();
+            let _ = write!(self.note, "loss {loss:.3}");
+            io.progress(self.state.step, settings.max_steps, "steps", &self.note);
+            if self.state.step.is_multiple_of(settings.checkpoint_steps) && self.state.step < settings.max_steps {
+                checkpoint::save(&io.checkpoint, &self.state)?;
+                saved = self.state.step;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let patience = self.job.settings.early_stopping_patience;
+        patience > 0 && self.state.stale >= patience
+    }
+
+    /// One step of the optimizer; the batch's mean loss.
+    fn step(&mut self) -> Result<f64, Failure> {
+        let step = self.state.step + 1;
+        self.order.batch(step, &mut self.chosen);
+        self.job.objective.begin(&self.chosen)?;
+        self.rows.clear();
+        for index in &self.chosen {
+            self.rows.push(&self.job.examples[*index]);
+        }
+        let at = |error: ModelError| match error {
+            ModelError::NotFinite(what) => diverged(step, &what),
+            other => Failure::from(other),
+        };
+        let Rows { batch, targets, losses } = &mut self.rows;
+        let weight = 1.0 / targets.len() as f32;
+        let objective = &mut *self.job.objective;
+        self.decoder.forward(&self.state.weights, batch, Keep::All).map_err(at)?;
+        let sum = self.decoder.backward(&self.state.weights, batch, &mut self.gradient, &mut |rows, logits| {
+            losses.resize(rows.len(), 0.0);
+            objective.loss(rows.clone(), logits, &targets[rows], weight, losses)?;
+            Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
+        });
+        let loss = sum.map_err(at)? / targets.len() as f64;
+        if !loss.is_finite() {
+            return Err(diverged(step, "the loss"));
+        }
+        let tokens = targets.len() as u64;
+        self.update(step)?;
+        self.state.step = step;
+        self.state.tokens += tokens;
+        self.state.sum += loss;
+        self.state.sum_steps += 1;
+        Ok(loss)
+    }
+
+    /// Clips the gradient by its global norm and lets AdamW take its step. Sums are taken tensor by tensor, in order.
+    fn update(&mut self, step: u64) -> Result<(), Failure> {
+        let settings = self.job.settings;
+        let mut total = 0.0;
+        for tensor in &self.layout.layout.tensors {
+            let squares = sum_squares(&self.gradient[tensor.range.clone()]);
+            if !squares.is_finite() {
+                return Err(diverged(step, &format!("the gradient of `{}`", tensor.name)));
+            }
+            total += squares;
+        }
+        let norm = total.sqrt();
+        if settings.max_grad_norm > 0.0 && norm > settings.max_grad_norm {
+            let scale = (settings.max_grad_norm / norm) as f32;
+            self.gradient.iter_mut().for_each(|g| *g *= scale);
+        }
+        let State { weights, first, second, .. } = &mut self.state;
+        for tensor in &self.layout.layout.tensors {
+            let decay = if tensor.shape.len() == 1 { 0.0 } else { settings.weight_decay };
+            let rule = AdamW {
+                learning_rate: settings.schedule().at(step),
+                beta1: settings.adam_beta1 as f32,
+                beta2: settings.adam_beta2 as f32,
+                eps: settings.adam_epsilon as f32,
+                weight_decay: decay as f32,
+            };
+            let range = tensor.range.clone();
+            let gradient = &self.gradient[range.clone()];
+            adamw(&mut weights[range.clone()], gradient, &mut first[range.clone()], &mut second[range], step, &rule);
+        }
+        Ok(())
+    }
+
+    /// A point of the curve, with a validation if there is data for one.
+    fn point(&mut self, io: &Io) -> Result<(), Failure> {
+        let validation_loss = if self.job.validation.is_empty() { None } else { Some(self.validate()?) };
+        let step = self.state.step;
+        if let Some(loss) = validation_loss {
+            let best = self.state.best.as_ref().map_or(f64::INFINITY, |best| best.loss);
+            if loss < best {
+                let weights = match self.state.best.take() {
+                    Some(mut best) => {
+                        best.weights.copy_from_slice(&self.state.weights);
+                        best.weights
+                    }
+                    None => self.state.weights.clone(),
+                };
+                self.state.best = Some(Best { step, loss, weights });
+                self.state.stale = 0;
+            } else {
+                self.state.stale += 1;
+            }
+        }
+        let loss = self.state.sum / self.state.sum_steps.max(1) as f64;
+        let learning_rate = self.job.settings.schedule().at(step);
+        self.state.curve.push(Point { step, loss, validation_loss, learning_rate });
+        (self.state.sum, self.state.sum_steps) = (0.0, 0);
+        let note = validation_loss.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        io.say(format!("step {step}: loss {loss:.4}{note}"));
+        Ok(())
+    }
+
+    /// Mean cross-entropy per scored token of the validation examples, in nats.
+    fn validate(&mut self) -> Result<f64, Failure> {
+        let (mut sum, mut count, mut next) = (0.0, 0u64, 0);
+        let (step, vocab) = (self.state.step, self.job.config.vocab_size);
+        while next < self.job.validation.len() {
+            self.rows.clear();
+            while let Some(example) = self.job.validation.get(next) {
+                if self.rows.batch.rows() > 0 && self.rows.batch.rows() + example.tokens.len() > VALIDATION_ROWS {
+                    break;
+                }
+                self.rows.push(example);
+                next += 1;
+            }
+            let Rows { batch, targets, losses } = &mut self.rows;
+            count += targets.len() as u64;
+            self.decoder.forward(&self.state.weights, batch, Keep::Nothing)?;
+            let of = self.decoder.logits(&self.state.weights, &mut |rows, logits| {
+                losses.resize(rows.len(), 0.0);
+                cross_entropy(logits, vocab, &targets[rows], 0.0, losses).map_err(not_finite)?;
+                sum += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
+                Ok(())
+            });
+            of.map_err(|error| match error {
+                ModelError::NotFinite(what) => diverged(step, &format!("{what} of the validation")),
+                other => Failure::from(other),
+            })?;
+        }
+        Ok(sum / count as f64)
+    }
+}
+
+/// A loss that is NaN or infinite; the training step is added where it is known.
+pub fn not_finite(error: NotFinite) -> ModelError {
+    ModelError::NotFinite(format!("the loss (scored token {}: {})", error.row, error.what))
+}
+
+fn diverged(step: u64, what: &str) -> Failure {
+    Failure::new(format!("training diverged at step {step}: {what} is not a finite number"))
+        .help("lower `learning_rate`, lengthen the warm-up, or set `max_grad_norm`")
+}

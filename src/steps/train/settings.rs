@@ -1,0 +1,187 @@
+//! The fields that every training has, and what they come to.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::schedule::{Schedule, Shape};
+use crate::model::Config;
+use crate::steps::{Field, Params, Problem, Type};
+
+pub static ARCH: &[Field] = &[
+    Field::required("hidden_size", Type::Int(2, 1 << 17), "Width of the residual stream."),
+    Field::required("num_hidden_layers", Type::Int(1, 512), "Layers of attention and SwiGLU."),
+    Field::required("num_attention_heads", Type::Int(1, 1024), "Query heads of a layer."),
+    Field::required("intermediate_size", Type::Int(1, 1 << 17), "Width of SwiGLU."),
+    Field::optional("num_key_value_heads", Type::Int(1, 1024), "Key and value heads; `num_attention_heads` if not given."),
+    Field::optional("head_dim", Type::Int(2, 1024), "Width of a head; `hidden_size / num_attention_heads` if not given."),
+    Field::default("max_position_embeddings", Type::Int(2, 1 << 22), "512", "Longest sequence, in tokens."),
+    Field::default("rope_theta", Type::Float(1.0, 1e9), "10000.0", "Base of the rotary positions."),
+    Field::default("rms_norm_eps", Type::Float(1e-12, 1.0), "1e-5", "Added under the root of RMSNorm."),
+    Field::default("tie_word_embeddings", Type::Bool, "true", "One matrix for the embedding and the output head."),
+];
+
+/// A kind's own fields, followed by those of every training.
+macro_rules! with_training_fields {
+    ($($own:expr),* $(,)?) => {
+        &[
+            $($own,)*
+            Field::optional(
+                "validation",
+                Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
+                "Held-out data. The weights with the lowest loss on it are kept, and training stops early when it no longer falls.",
+            ),
+            Field::required("arch", Type::Table(crate::steps::train::settings::ARCH), "The model's shape, as in `config.json` of a Llama model."),
+            Field::required("max_steps", Type::Int(1, 1 << 40), "Steps of the optimizer, if training does not stop early."),
+            Field::default("batch_size", Type::Int(1, 1 << 20), "64", "Examples of a step."),
+            Field::default("learning_rate", Type::Float(0.0, 10.0), "1e-3", "Highest learning rate of AdamW."),
+            Field::default(
+                "lr_scheduler_type",
+                Type::Choice(&["cosine", "linear", "constant"]),
+                "\"cosine\"",
+                "How the learning rate falls after the warm-up.",
+            ),
+            Field::default("warmup_ratio", Type::Float(0.0, 1.0), "0.05", "Share of the steps in which the learning rate rises from zero."),
+            Field::optional("warmup_steps", Type::Int(0, 1 << 40), "The same as a number of steps; goes before `warmup_ratio`."),
+            Field::default("weight_decay", Type::Float(0.0, 10.0), "0.01", "Decoupled weight decay of the matrices; norms have none."),
+            Field::default("max_grad_norm", Type::Float(0.0, 1e9), "1.0", "The gradient is scaled down to this norm; 0 leaves it as it is."),
+            Field::default("adam_beta1", Type::Float(0.0, 0.9999999), "0.9", "Decay of AdamW's first moment."),
+            Field::default("adam_beta2", Type::Float(0.0, 0.9999999), "0.99", "Decay of AdamW's second moment."),
+            Field::default("adam_epsilon", Type::Float(1e-12, 1.0), "1e-8", "Added to AdamW's denominator."),
+            Field::optional(
+                "max_length",
+                Type::Int(2, 1 << 22),
+                "Longest example in tokens; `max_position_embeddings` if not given. Longer pairs are left out, longer texts are cut.",
+            ),
+            Field::default("eval_steps", Type::Int(1, 1 << 40), "50", "Steps between two points of the loss curve and two validations."),
+            Field::default(
+                "early_stopping_patience",
+                Type::Int(0, 1 << 40),
+                "5",
+                "Training stops after so many validations without a new best one; 0 means never.",
+            ),
+            Field::default("checkpoint_steps", Type::Int(1, 1 << 40), "100", "Steps after which a killed training can go on at the latest."),
+            Field::default("seed", Type::Int(0, i64::MAX), "0", "Decides the first weights and the order of the examples."),
+        ]
+    };
+}
+pub(crate) use with_training_fields;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arch {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub max_position_embeddings: usize,
+    pub rope_theta: f64,
+    pub rms_norm_eps: f64,
+    pub tie_word_embeddings: bool,
+}
+
+/// What a training needs to know, defaults resolved.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    pub arch: Arch,
+    pub max_steps: u64,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub lr_scheduler_type: Shape,
+    pub warmup_steps: u64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub max_length: usize,
+    pub eval_steps: u64,
+    pub early_stopping_patience: u64,
+    pub checkpoint_steps: u64,
+    pub seed: u64,
+}
+
+impl Training {
+    pub fn schedule(&self) -> Schedule {
+        let Training { lr_scheduler_type: shape, learning_rate: peak, warmup_steps, max_steps, .. } = *self;
+        Schedule { shape, peak, warmup_steps, max_steps }
+    }
+}
+
+impl Arch {
+    /// A model of this shape. `special` is the token that begins, ends and pads.
+    pub fn config(&self, vocab_size: usize, eos: Option<u32>, bos: Option<u32>, pad: Option<u32>) -> Config {
+        Config {
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            head_dim: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
+            max_position_embeddings: self.max_position_embeddings,
+            rms_norm_eps: self.rms_norm_eps as f32,
+            rope_theta: self.rope_theta as f32,
+            tie_word_embeddings: self.tie_word_embeddings,
+            bos_token_id: bos,
+            eos_token_id: eos,
+            pad_token_id: pad,
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            let message = format!("hidden_size {} does not divide into {} heads", self.hidden_size, self.num_attention_heads);
+            problems.push(Problem::at("arch.num_attention_heads", message).help("choose a divisor, or set `head_dim`"));
+        } else if let Err(error) = self.config(1, None, None, None).check() {
+            problems.push(Problem::at("arch", error.to_string()));
+        }
+        problems
+    }
+}
+
+/// The parameters of a training as its task holds them: what follows from other fields is written out, so that equal trainings have
+/// equal keys however they were written. `own` names the kind's fields, which are left out.
+pub fn resolve(params: &Params, own: &[&str]) -> Result<Params, Vec<Problem>> {
+    let mut params = params.clone();
+    for name in own {
+        params.remove(*name);
+    }
+    let max_steps = params.get("max_steps").and_then(Value::as_u64).unwrap_or(1);
+    let ratio = params.remove("warmup_ratio").and_then(|ratio| ratio.as_f64()).unwrap_or(0.0);
+    let warmup_steps = match params.get("warmup_steps").and_then(Value::as_u64) {
+        Some(steps) => steps.min(max_steps),
+        None => ((ratio * max_steps as f64).ceil() as u64).min(max_steps),
+    };
+    params.insert("warmup_steps".to_string(), warmup_steps.into());
+    let arch: Arch = arch(&params)?;
+    let mut problems = arch.problems();
+    let max_length = params.get("max_length").and_then(Value::as_u64).unwrap_or(arch.max_position_embeddings as u64);
+    if max_length > arch.max_position_embeddings as u64 {
+        let message = format!("max_length {max_length} is beyond max_position_embeddings {}", arch.max_position_embeddings);
+        problems.push(Problem::at("max_length", message));
+    }
+    params.insert("max_length".to_string(), max_length.into());
+    let head_dim = arch.hidden_size / arch.num_attention_heads.max(1);
+    if let Some(Value::Object(fields)) = params.get_mut("arch") {
+        fields.entry("num_key_value_heads").or_insert(arch.num_attention_heads.into());
+        fields.entry("head_dim").or_insert(head_dim.into());
+    }
+    if problems.is_empty() { Ok(params) } else { Err(problems) }
+}
+
+fn arch(params: &Params) -> Result<Arch, Vec<Problem>> {
+    let arch = params.get("arch").cloned().unwrap_or(Value::Null);
+    serde_json::from_value(arch).map_err(|error| vec![Problem::at("arch", error.to_string())])
+}
+
+/// Memory of a training of this shape, roughly: weights, gradient, two moments, the best weights, and a batch's activations.
+pub fn memory_bytes(params: &Params) -> u64 {
+    let size = |name: &str| params.get("arch").and_then(|arch| arch.get(name)).and_then(Value::as_u64).unwrap_or(0);
+    let (d, ff, layers) = (size("hidden_size"), size("intermediate_size"), size("num_hidden_layers"));
+    let parameters = layers.saturating_mul(4 * d * d + 3 * d * ff);
+    parameters.saturating_mul(20).saturating_add(128 << 20)
+}
