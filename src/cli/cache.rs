@@ -162,7 +162,8 @@ impl Gc {
         };
         let plan = store.plan_gc(&self.request(roots)?).map_err(Failure::from)?;
         if shell.json {
-            let items: Vec<_> = plan.items.iter().map(|i| serde_json::json!({"name": i.name, "size_bytes": i.size_bytes, "why": i.why})).collect();
+            let items: Vec<_> =
+                plan.items.iter().map(|i| serde_json::json!({"name": i.name, "size_bytes": i.size_bytes, "why": i.why})).collect();
             shell.print_json(&serde_json::json!({"items": items, "freed_bytes": plan.freed_bytes, "kept_bytes": plan.kept_bytes}))?;
         } else if self.dry_run {
             shell.print(plan.to_string())?;

@@ -18,7 +18,8 @@ impl Check {
         let project = Project::load(shell, &self.load)?;
         let counts = Counts::of(&project.plan);
         if shell.json {
-            shell.print_json(&serde_json::json!({"diagnostics": [], "sources": counts.sources, "combinations": project.plan.combinations,
+            shell
+                .print_json(&serde_json::json!({"diagnostics": [], "sources": counts.sources, "combinations": project.plan.combinations,
                 "distinct_steps": counts.actions, "bundles": counts.bundles}))?;
         }
         shell.say(format!("{} is right: {}", crate::manifest::FILE_NAME, counts.sentence(&project.plan)));

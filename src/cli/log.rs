@@ -26,7 +26,8 @@ impl Log {
             return Err(usage(format!("`{}` is a source: it has no log", source.name)));
         }
         let log = project.engine(Arc::new(Silence))?.log(&project.plan, output.node, &project.id())?;
-        let text = log.ok_or_else(|| Failure::new(format!("`{}` was never built here", self.step)).help(format!("slmops build {}", self.step)))?;
+        let text =
+            log.ok_or_else(|| Failure::new(format!("`{}` was never built here", self.step)).help(format!("slmops build {}", self.step)))?;
         if shell.json {
             let lines: Vec<&str> = text.lines().collect();
             shell.print_json(&serde_json::json!({"step": project.plan.node(output.node).name(), "lines": lines}))?;

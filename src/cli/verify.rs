@@ -49,7 +49,8 @@ impl Verify {
         let rebuilt = if self.rebuild { Some(self.rebuild(shell, &path, &summary)?) } else { None };
         let same = rebuilt.as_ref().is_none_or(|digest| *digest == summary.digest);
         if shell.json {
-            shell.print_json(&serde_json::json!({"path": path, "valid": true, "digest": summary.digest, "size_bytes": summary.size_bytes,
+            shell
+                .print_json(&serde_json::json!({"path": path, "valid": true, "digest": summary.digest, "size_bytes": summary.size_bytes,
                 "rebuilt": rebuilt, "reproduced": rebuilt.as_ref().map(|_| same)}))?;
         } else {
             shell.print(&summary.digest)?;

@@ -14,7 +14,9 @@ pub fn cancel_on_signal(cancel: &Cancel) -> Result<(), Failure> {
         .name("signals".to_string())
         .spawn(move || {
             runtime.block_on(async {
-                let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+                let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+                    return;
+                };
                 loop {
                     tokio::select! {
                         _ = interrupt.recv() => {}

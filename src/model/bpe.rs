@@ -179,8 +179,7 @@ struct Merging {
 impl Merging {
     fn new(words: &BTreeMap<String, u64>, learned: &Learned) -> Merging {
         let token = |letter: char| learned.by_text.get(letter.encode_utf8(&mut [0; 4]) as &str).copied();
-        let words: Vec<(Vec<u32>, u64)> =
-            words.iter().map(|(word, count)| (word.chars().filter_map(token).collect(), *count)).collect();
+        let words: Vec<(Vec<u32>, u64)> = words.iter().map(|(word, count)| (word.chars().filter_map(token).collect(), *count)).collect();
         let mut pairs: BTreeMap<Pair, Occurrences> = BTreeMap::new();
         for (index, (tokens, count)) in words.iter().enumerate() {
             for pair in tokens.windows(2) {

@@ -77,7 +77,8 @@ impl Live {
         let Some(step) = steps.get_mut(&node) else { return };
         if !step.counts {
             step.counts = true;
-            step.bar.set_style(style(&format!("{{spinner}} {{prefix}} {{bar:24}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}")));
+            step.bar
+                .set_style(style(&format!("{{spinner}} {{prefix}} {{bar:24}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}")));
             step.bar.reset_eta();
         }
         if step.bar.length() != Some(total) {

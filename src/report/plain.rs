@@ -78,7 +78,9 @@ impl EventSink for Plain {
                 Outcome::Cancelled => self.line(&format!("stopped {}", name(node))),
                 Outcome::Cached { .. } | Outcome::Skipped { .. } => {}
             },
-            Event::StoreDamage { node, damage } => wrong(&format!("warning: the store's copy of `{}`: {damage}; it is built again", name(node))),
+            Event::StoreDamage { node, damage } => {
+                wrong(&format!("warning: the store's copy of `{}`: {damage}; it is built again", name(node)))
+            }
             Event::Difference(difference) => wrong(&format!("error: {}", words::difference(&self.plan, &difference))),
             Event::Warning { text } => wrong(&format!("warning: {text}")),
             Event::Summary(summary) => {

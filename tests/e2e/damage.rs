@@ -125,7 +125,8 @@ fn killed_at_random_moments_it_resumes_to_the_same_bits() {
 fn ctrl_c_ends_with_130_and_leaves_a_clean_store() {
     let space = Space::with_project();
     space.replace("slmops.toml", "max_steps = 40", "max_steps = 5000");
-    let child = space.command(&["build"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("a child");
+    let child =
+        space.command(&["build"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("a child");
     std::thread::sleep(Duration::from_millis(1500));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
@@ -139,7 +140,8 @@ fn ctrl_c_ends_with_130_and_leaves_a_clean_store() {
 #[test]
 fn two_builds_share_one_store_and_compute_once() {
     let space = Space::with_project();
-    let build = || space.command(&["build"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("a child");
+    let build =
+        || space.command(&["build"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("a child");
     let (first, second) = (build(), build());
     let ends = [first, second].map(|child| child.wait_with_output().expect("an end"));
     let rans = ends.map(|end| Ran {

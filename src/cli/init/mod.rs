@@ -32,7 +32,8 @@ impl Init {
         ];
         let taken: Vec<_> = files.iter().map(|(path, _)| *path).filter(|path| folder.join(path).exists()).collect();
         if let [first, ..] = taken[..] {
-            let failure = Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(first).display())) };
+            let failure =
+                Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(first).display())) };
             return Err(failure.help("`slmops init` writes over nothing: choose another folder").into());
         }
         for (path, text) in &files {
@@ -85,10 +86,7 @@ fn sentences(wanted: impl Fn(usize) -> bool) -> String {
                 if wanted(number) {
                     let prompt = phrase.replace("ROOM", room).replace("STATE", state);
                     let lit = state == "on";
-                    let _infallible = writeln!(
-                        text,
-                        r#"{{"prompt": "{prompt}", "completion": "{{\"light\":\"{room}\",\"on\":{lit}}}"}}"#
-                    );
+                    let _infallible = writeln!(text, r#"{{"prompt": "{prompt}", "completion": "{{\"light\":\"{room}\",\"on\":{lit}}}"}}"#);
                 }
                 number += if state == "on" { 1 } else { 2 };
             }
