@@ -127,6 +127,19 @@ fn a_plan_depends_on_what_is_said() {
     assert_eq!(one, other);
 }
 
+/// The example, with the kinds as they are.
+#[test]
+fn the_example_is_planned() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cold-chain");
+    for profile in [None, Some("quick".to_string())] {
+        let overrides = Overrides { profile, ..Overrides::default() };
+        let plan = plan::load(&folder, &Options { overrides, ..Options::default() }).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let bundles: Vec<&str> = plan.default_targets().into_iter().map(|id| plan.node(id).name()).collect();
+        assert_eq!(bundles, ["release@device=fridge", "release@device=gateway"]);
+        assert!(plan.combinations > plan.needed(&plan.default_targets()).len(), "the reference's evaluation is shared");
+    }
+}
+
 /// A value for each that TOML can express, put where any other stands.
 const VALUES: [&str; 12] = [
     "3",

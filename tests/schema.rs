@@ -79,6 +79,9 @@ fn defaults_pass_their_own_check() {
         diagnostics.retain(|diagnostic| !diagnostic.message.starts_with("it needs"));
         assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
         for field in fields.iter().filter(|field| matches!(field.need, Need::Default(_))) {
+            if matches!(field.ty, Type::NamedRefs(_)) {
+                continue; // A table of no references is nothing.
+            }
             let is_there = checked.params.contains_key(field.name) || checked.ports.iter().any(|port| port.name == field.name);
             assert!(is_there, "{name}: the default of `{}` comes to nothing", field.name);
         }

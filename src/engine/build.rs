@@ -10,7 +10,7 @@ use crate::plan::node::{Action, InputRef, Node, NodeId, Plan};
 use crate::steps::{Failure, Resources};
 use crate::store::{Damage, Latest, Lookup, Record, Tree};
 
-use super::crew::Crew;
+use super::crew::{Crew, run_here};
 use super::event::{Difference, Event, Outcome};
 use super::job::{self, End, Job, JobInput, Shop};
 use super::options::{CacheUse, Capacity, OnFailure, Options};
@@ -119,10 +119,11 @@ impl<'a> Build<'a> {
         loop {
             self.look_up_ready();
             self.start_queued();
-            if self.running.is_empty() {
+            if !self.running.is_empty() {
+                self.attend();
+            } else if self.halt != Halt::No || !self.schedule.has_ready() {
                 break;
             }
-            self.attend();
         }
         self.give_up_the_rest();
         self.close();
@@ -274,26 +275,36 @@ impl<'a> Build<'a> {
         let inputs = contents(&self.made, action)?;
         let record = KeyRecord::of(&Subject { kind: action.kind, task: &action.task, inputs: &inputs });
         let reasons = self.reasons(action, key, &record, damaged);
-        let cancel = Cancel::default();
+        let inputs = self.job_inputs(action)?;
+        // In a chain there is nothing to do side by side, and a small step takes less time than its way to another thread and back. A time-out
+        // needs somebody to watch the clock, though.
+        let is_alone = self.running.is_empty() && action.timeout.is_none() && !self.schedule.has_more();
+        let cancel = if is_alone { self.options.cancel.clone() } else { Cancel::default() };
         let job = Job {
             assignment: Assignment { node: id, name: action.name().to_string(), kind: action.kind, task: action.task.clone() },
             key,
             key_text: record.encode(),
-            inputs: self.job_inputs(action)?,
+            inputs,
             threads: taken.cpu as usize,
             cancel: cancel.clone(),
             cache: self.options.cache,
         };
-        if self.crew.is_none() {
+        if !is_alone && self.crew.is_none() {
             self.crew = Some(Crew::start(self.whole.cpu)?);
         }
-        let Some(crew) = &self.crew else { return Ok(()) };
         self.shop.events.event(Event::Started { node: id, key, reasons });
-        crew.send(job, self.shop.clone());
         self.free.take(&taken);
         let running = Running { key, cancel, began: Instant::now(), timeout: action.timeout, overdue: Overdue::No, taken };
         self.running.insert(id, running);
         self.followers.insert(key, Vec::new());
+        match &self.crew {
+            Some(crew) if !is_alone => crew.send(job, self.shop.clone()),
+            _ => {
+                let end = run_here(&job, &self.shop);
+                self.take_end(id, end);
+                self.heed_cancel();
+            }
+        }
         Ok(())
     }
 

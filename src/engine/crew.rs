@@ -34,11 +34,8 @@ impl Crew {
         let report = self.report.clone();
         self.runtime.spawn_blocking(move || {
             let id = job.assignment.node;
-            // A step's panic is caught inside; this one would be ours, and the build would wait for ever.
-            let end = catch_unwind(AssertUnwindSafe(|| job.run(&shop)));
-            let bug = |_| End::Failed { failure: Failure::bug("the engine panicked"), duration: Duration::ZERO };
             // The receiver lives as long as the build.
-            let _ = report.send((id, end.unwrap_or_else(bug)));
+            let _ = report.send((id, run_here(&job, &shop)));
         });
     }
 
@@ -47,4 +44,10 @@ impl Crew {
         let ends = &mut self.ends;
         self.runtime.block_on(async { tokio::time::timeout_at(until.into(), ends.recv()).await.ok().flatten() })
     }
+}
+
+/// Runs a job on this thread. A step's panic is caught inside; this one would be ours, and a build would wait for ever.
+pub fn run_here(job: &Job, shop: &Shop) -> End {
+    let end = catch_unwind(AssertUnwindSafe(|| job.run(shop)));
+    end.unwrap_or_else(|_| End::Failed { failure: Failure::bug("the engine panicked"), duration: Duration::ZERO })
 }

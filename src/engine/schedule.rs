@@ -109,6 +109,16 @@ impl Schedule {
         None
     }
 
+    /// Whether a node is ready. May say so of one that was sent back to waiting, which the next look finds out.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether there is anything to look at or to start.
+    pub fn has_more(&self) -> bool {
+        !self.ready.is_empty() || !self.queue.is_empty()
+    }
+
     pub fn queue(&mut self, id: NodeId) {
         self.set(id, State::Queued);
     }

@@ -3,6 +3,7 @@
 //! Tables are merged, everything else is replaced. A field set here takes the place of a matrix over that field, and the other way round; a
 //! source is replaced whole. Only what exists can be changed: a slip would otherwise declare a step that nobody meant.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::read;
@@ -62,8 +63,9 @@ fn steps(base: &mut Table, kind: Key, value: Value, what: &str, diagnostics: &mu
         ));
         return;
     };
+    let places: BTreeMap<String, usize> = declared.0.iter().enumerate().map(|(i, (key, _))| (key.text.clone(), i)).collect();
     for (name, value) in over.0 {
-        let Some(at) = declared.0.iter().position(|(key, _)| key.text == name.text) else {
+        let Some(at) = places.get(&name.text).copied() else {
             let help = suggest::help(&name.text, declared.names());
             let message = format!("{what} changes `{}.{}`, which is not declared", kind.text, name.text);
             misses.push(Miss(Diagnostic::error(message).at(&name.place, "no such name").maybe_help(help)));

@@ -1,5 +1,6 @@
 //! One TOML text → a [`Table`] with places. All syntax errors at once; what is too large or too deep is refused before it costs anything.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,11 +18,15 @@ pub const MAX_DEPTH: usize = 32;
 /// Reads a file into a text that diagnostics name `name`.
 pub fn text(path: &Path, name: &str) -> Result<Arc<SourceText>, Diagnostic> {
     let failed = |error: std::io::Error| Diagnostic::error(format!("cannot read `{name}`: {error}"));
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_BYTES {
-        return Err(Diagnostic::error(format!("`{name}` is too large: {size} bytes, at most {MAX_BYTES} are read")));
+    // A pipe would keep us waiting for ever.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Diagnostic::error(format!("cannot read `{name}`: it is not a file")));
     }
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Diagnostic::error(format!("`{name}` is too large: at most {MAX_BYTES} bytes are read")));
+    }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::new(SourceText::new(name, text))),
         Err(error) => {

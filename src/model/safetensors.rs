@@ -193,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mangled_header_never_panics_and_is_never_believed_to_be_another_shape() {
+        use crate::kernels::rng::below;
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        write(&path, &numbered()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        for i in 0..300 {
+            let mut mangled = bytes.clone();
+            for j in 0..1 + i % 3 {
+                mangled[below(i, 0, j, header) as usize] = below(i, 1, j, 256) as u8;
+            }
+            std::fs::write(&path, &mangled).unwrap();
+            if let Ok(weights) = read_folder(space.path(), &tiny()) {
+                assert_eq!(weights.data.len(), numbered().data.len());
+            }
+        }
+    }
+
+    #[test]
     fn shards_are_found_by_the_index_and_only_beside_it() {
         let space = tempfile::tempdir().unwrap();
         write(&space.path().join("model-1.safetensors"), &numbered()).unwrap();

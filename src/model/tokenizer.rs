@@ -49,7 +49,8 @@ impl Tokenizer {
 
     pub fn from_json(json: &[u8]) -> Result<Tokenizer, ModelError> {
         let malformed = |why: String| ModelError::malformed("tokenizer.json", why);
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| malformed(error.to_string()))?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
+        let mut inner = inner.map_err(malformed)?;
         // What some files say about cutting and padding belongs to their training.
         inner.with_padding(None).with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         let highest = inner.get_vocab(true).values().max().copied();
@@ -79,14 +80,15 @@ impl Tokenizer {
 
     /// Nothing is added before or after; special tokens in the text become themselves.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let encoding = self.inner.encode_fast(text, false);
+        let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|error| error.to_string()));
         let encoding = encoding.map_err(|error| ModelError::Input(format!("the tokenizer refuses a text: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Text without special tokens; bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
-        self.inner.decode(tokens, true).map_err(|error| ModelError::Input(format!("the tokenizer refuses tokens: {error}")))
+        let text = guarded(|| self.inner.decode(tokens, true).map_err(|error| error.to_string()));
+        text.map_err(|error| ModelError::Input(format!("the tokenizer refuses tokens: {error}")))
     }
 
     /// As the vocabulary spells it (byte-level: `Ġthe`).
@@ -131,6 +133,12 @@ impl Tokenizer {
         fields.insert("tokenizer_class".to_string(), json!("PreTrainedTokenizerFast"));
         format!("{:#}\n", Value::Object(fields)).into_bytes()
     }
+}
+
+/// The crate panics on some malformed files, such as tables whose entries point outside of them: that, too, is the file's fault.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    caught.unwrap_or_else(|_| Err("it makes the `tokenizers` crate panic".to_string()))
 }
 
 #[cfg(test)]
@@ -184,6 +192,24 @@ pub mod tests {
         assert_eq!(read.pad, read.bos);
         std::fs::write(space.path().join("tokenizer_config.json"), r#"{"eos_token": {"content": "<nope>"}}"#).unwrap();
         assert!(Tokenizer::from_folder(space.path()).unwrap_err().to_string().contains("`<nope>` is no token"));
+    }
+
+    #[test]
+    fn mutated_files_never_panic() {
+        use crate::kernels::rng::below;
+        let good = bytes_only().json().to_vec();
+        for i in 0..300 {
+            let mut mangled = good.clone();
+            for j in 0..1 + i % 4 {
+                let at = below(i, 0, j, good.len() as u64) as usize;
+                mangled[at] = good[below(i, 1, j, good.len() as u64) as usize];
+            }
+            if let Ok(tokenizer) = Tokenizer::from_json(&mangled) {
+                let tokens = tokenizer.encode("set fridge two to -4 <|endoftext|>").unwrap_or_default();
+                let _ = tokenizer.decode(&tokens);
+                let _ = tokenizer.decode(&[0, 999, u32::MAX]);
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Values against a kind's fields: what comes out are parameters by value, with every default filled in, and the references that are left to
 //! resolve. It knows no kind and no step but the one before it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub struct Checker<'a> {
     pub devices: &'a Devices,
     pub defaults: &'a mut Defaults,
     pub diagnostics: &'a mut Vec<Diagnostic>,
-    path: Vec<String>,
+    path: Vec<Cow<'static, str>>,
     checked: Checked,
 }
 
@@ -89,7 +90,7 @@ impl<'a> Checker<'a> {
     pub fn check_given(mut self, fields: &'static [Field], table: &Table, owner: Owner) {
         for (key, value) in table.iter() {
             let Some(field) = fields.iter().find(|field| field.name == key.text) else { continue };
-            self.path.push(key.text.clone());
+            self.path.push(Cow::Borrowed(field.name));
             match (&field.ty, &value.data) {
                 (Type::Table(inner), Data::Table(table)) => self.partial(inner, table),
                 _ => drop(self.field(field, value, &[table], owner)),
@@ -110,7 +111,7 @@ impl<'a> Checker<'a> {
     fn fields(&mut self, fields: &'static [Field], layers: &[&Table], owner: Owner) -> Params {
         let mut params = Params::new();
         for field in fields {
-            self.path.push(field.name.to_string());
+            self.path.push(Cow::Borrowed(field.name));
             let found = layers.iter().find_map(|layer| layer.get(field.name));
             let json = match found {
                 Some(value) => self.field(field, value, layers, owner),
@@ -200,7 +201,7 @@ impl<'a> Checker<'a> {
                 if let Json::String(text) = &json
                     && ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
                 {
-                    self.checked.templates.push(RawTemplate { path: self.path.clone(), place: value.place.clone() });
+                    self.checked.templates.push(RawTemplate { path: self.owned_path(), place: value.place.clone() });
                 }
                 Some(json)
             }
@@ -225,7 +226,7 @@ impl<'a> Checker<'a> {
         };
         let mut out = Vec::with_capacity(items.len());
         for (i, item) in items.iter().enumerate() {
-            self.path.push(i.to_string());
+            self.path.push(Cow::Owned(i.to_string()));
             out.extend(self.value(inner, item, owner));
             self.path.pop();
         }
@@ -235,7 +236,7 @@ impl<'a> Checker<'a> {
     fn map(&mut self, inner: &'static Type, table: &Table, owner: Owner) -> Params {
         let mut out = Params::new();
         for (key, value) in table.iter() {
-            self.path.push(key.text.clone());
+            self.path.push(Cow::Owned(key.text.clone()));
             if let Some(json) = self.value(inner, value, owner) {
                 out.insert(key.text.clone(), json);
             }
@@ -280,7 +281,7 @@ impl<'a> Checker<'a> {
                         self.wrong(&key.place, format!("`{}` cannot be a name here", key.text), fault);
                         continue;
                     }
-                    self.path.push(key.text.clone());
+                    self.path.push(Cow::Owned(key.text.clone()));
                     entries.extend(self.reference(value).map(|reference| (key.text.clone(), &value.place, reference)));
                     self.path.pop();
                 }
@@ -338,7 +339,7 @@ impl<'a> Checker<'a> {
         match (arity, listed) {
             (Arity::All, _) => Some(Json::Array(found.into_iter().map(|(_, device)| device).collect())),
             (Arity::Each, true) => {
-                self.checked.devices.push(RawDevice { path: self.path.clone(), place: value.place.clone(), devices: found });
+                self.checked.devices.push(RawDevice { path: self.owned_path(), place: value.place.clone(), devices: found });
                 // The place is kept; each of the steps puts its own device there.
                 Some(Json::Null)
             }
@@ -353,8 +354,12 @@ impl<'a> Checker<'a> {
 
     /// The path of the field at hand, as a person would write it: `gate.versus`.
     fn shown(&self) -> String {
-        let words: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| part.parse::<usize>().is_err()).collect();
+        let words: Vec<&str> = self.path.iter().map(AsRef::as_ref).filter(|part| part.parse::<usize>().is_err()).collect();
         words.join(".")
+    }
+
+    fn owned_path(&self) -> Vec<String> {
+        self.path.iter().map(|part| part.to_string()).collect()
     }
 
     fn place_word(&self) -> String {

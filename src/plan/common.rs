@@ -14,7 +14,8 @@ pub static STEP: &[Field] = &[
         Type::Table(RESOURCES),
         "What the step takes while it runs, where the kind's own estimate is wrong. Reaches no result.",
     ),
-    Field::default("tags", Type::List(&Type::String), "[]", "Words to find the step by."),
+    // Optional, so that a step without extras carries no map for them: ten thousand steps are common.
+    Field::optional("tags", Type::List(&Type::String), "Words to find the step by."),
     Field::optional("description", Type::Template, "What the step is for; may use `project`, `step` and `matrix`."),
 ];
 

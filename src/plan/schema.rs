@@ -31,7 +31,8 @@ pub fn manifest(kinds: &[&'static dyn Kind]) -> Json {
         properties.insert(name.into(), json!({"description": doc}));
     }
     set(&mut properties, "slmops", json!({"type": "integer", "enum": [crate::manifest::load::EDITION]}));
-    set(&mut properties, "project", table(common::PROJECT, Fill::Elsewhere));
+    definitions.insert("project".into(), table(common::PROJECT, Fill::Elsewhere));
+    set(&mut properties, "project", to("project"));
     for section in ["source", "device"] {
         let named = named(section);
         set(&mut properties, section, named.clone());
@@ -46,10 +47,11 @@ pub fn manifest(kinds: &[&'static dyn Kind]) -> Json {
         properties.insert(name.into(), own);
         defaults.insert(name.into(), table_of(kind.fields().iter().chain(common::STEP), Fill::Elsewhere));
     }
-    let defaults = object(defaults);
-    changes.insert("defaults".into(), defaults.clone());
-    changes.insert("project".into(), table(common::PROJECT, Fill::Elsewhere));
-    set(&mut properties, "defaults", defaults);
+    definitions.insert("defaults".into(), object(defaults));
+    for section in ["defaults", "project"] {
+        changes.insert(section.into(), to(section));
+    }
+    set(&mut properties, "defaults", to("defaults"));
     set(&mut properties, "profile", json!({"type": "object", "additionalProperties": object(changes)}));
     set(&mut properties, "include", json!({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}));
     set(
@@ -76,6 +78,11 @@ fn set(properties: &mut Map<String, Json>, name: &str, schema: Json) {
         schema["description"] = known.clone();
     }
     properties.insert(name.into(), schema);
+}
+
+/// Draft 7 heeds nothing beside a `$ref`; within `allOf` a description may stand beside it.
+fn to(definition: &str) -> Json {
+    json!({"allOf": [{"$ref": format!("#/definitions/{definition}")}]})
 }
 
 /// A table of named things.

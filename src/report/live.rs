@@ -89,7 +89,8 @@ impl Live {
     }
 
     fn finish(&self, node: NodeId, outcome: &Outcome) {
-        if let Some(step) = self.steps().remove(&node) {
+        let begun = self.steps().remove(&node);
+        if let Some(step) = &begun {
             step.bar.finish_and_clear();
         }
         let name = format!("{:width$}", words::name(&self.plan, node), width = self.width);
@@ -101,8 +102,8 @@ impl Live {
                     self.keep(&format!("  {:width$} {} {help}", "", self.paint("36", "help:"), width = self.width));
                 }
             }
-            Outcome::Cancelled => self.keep(&format!("{} {name} stopped", self.paint("33", "!"))),
-            Outcome::Cached { .. } | Outcome::Skipped { .. } => {}
+            Outcome::Cancelled if begun.is_some() => self.keep(&format!("{} {name} stopped", self.paint("33", "!"))),
+            Outcome::Cancelled | Outcome::Cached { .. } | Outcome::Skipped { .. } => {}
         }
         self.total.inc(1);
     }

@@ -32,6 +32,10 @@ impl Plain {
         }
     }
 
+    fn has_begun(&self, node: NodeId) -> bool {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
+    }
+
     /// Whether it is time for another line on a step's progress.
     fn is_due(&self, node: NodeId) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,8 +79,8 @@ impl EventSink for Plain {
                         wrong(&format!("        help: {help}"));
                     }
                 }
-                Outcome::Cancelled => self.line(&format!("stopped {}", name(node))),
-                Outcome::Cached { .. } | Outcome::Skipped { .. } => {}
+                Outcome::Cancelled if self.has_begun(node) => self.line(&format!("stopped {}", name(node))),
+                Outcome::Cancelled | Outcome::Cached { .. } | Outcome::Skipped { .. } => {}
             },
             Event::StoreDamage { node, damage } => {
                 wrong(&format!("warning: the store's copy of `{}`: {damage}; it is built again", name(node)))

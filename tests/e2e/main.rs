@@ -3,6 +3,7 @@
 mod damage;
 mod init;
 mod mistakes;
+mod peers;
 mod rebuild;
 mod same_bits;
 mod space;

@@ -28,7 +28,7 @@ fn for_another_user_in_another_place_on_another_day() {
     let space = Space::new();
     space.slmops(&["init", "a/much deeper/ölïker/place", "--name", "lights"]).success();
     let inner = "a/much deeper/ölïker/place";
-    space.replace(&format!("{inner}/slmops.toml"), "max_steps = 150", "max_steps = 40");
+    space.replace(&format!("{inner}/slmops.toml"), "max_steps = 300", "max_steps = 40");
     space.replace(&format!("{inner}/slmops.toml"), "min = 0.8", "min = 0.0");
     let mut command = space.command(&["-C", inner, "build"]);
     command.env("USER", "somebody-else").env("LOGNAME", "somebody-else").env("HOME", "/nonexistent");

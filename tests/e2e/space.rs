@@ -24,7 +24,7 @@ impl Space {
     pub fn with_project() -> Space {
         let space = Space::new();
         space.slmops(&["init", "--name", "lights"]).success();
-        space.replace("slmops.toml", "max_steps = 150", "max_steps = 40");
+        space.replace("slmops.toml", "max_steps = 300", "max_steps = 40");
         space.replace("slmops.toml", "min = 0.8", "min = 0.0");
         space
     }

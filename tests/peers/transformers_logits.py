@@ -1,7 +1,7 @@
 """Loads a model folder with transformers and compares its logits with ours.
 
 usage: transformers_logits.py MODEL_DIR CASES.json
-CASES.json: [{"tokens": [..], "logits": [[..] a row for each token]}]; prints {"max_abs": .., "max_logit": .., "same_text": ..}
+CASES.json: [{"tokens": [..], "logits": [[..] a row for each token but the last]}]; prints {"max_abs": .., "max_logit": .., "same_text": ..}
 """
 
 import json
@@ -19,6 +19,7 @@ with torch.no_grad():
     for case in cases:
         theirs = model(torch.tensor([case["tokens"]])).logits[0]
         ours = torch.tensor(case["logits"])
+        theirs = theirs[: len(ours)]
         worst = max(worst, (theirs - ours).abs().max().item())
         largest = max(largest, theirs.abs().max().item())
 same_tokens = all(tokenizer(case["text"])["input_ids"] == case["tokens"] for case in cases if "text" in case)

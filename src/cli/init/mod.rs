@@ -69,26 +69,37 @@ fn project_name(folder: &Path) -> String {
 
 /// Spoken light commands and the calls they mean, those whose number is wanted.
 fn sentences(wanted: impl Fn(usize) -> bool) -> String {
-    const ROOMS: [&str; 10] = ["kitchen", "bedroom", "bathroom", "hall", "office", "garage", "cellar", "attic", "porch", "library"];
-    const PHRASES: [&str; 6] = [
+    const ROOMS: [&str; 16] = [
+        "kitchen", "bedroom", "bathroom", "hall", "office", "garage", "cellar", "attic", "porch", "library", "nursery", "pantry", "studio",
+        "balcony", "laundry", "workshop",
+    ];
+    const PHRASES: [&str; 12] = [
         "turn STATE the ROOM light",
+        "turn the ROOM light STATE",
         "ROOM light STATE please",
         "switch the light in the ROOM STATE",
+        "switch STATE the light in the ROOM",
         "STATE with the ROOM light",
         "could you turn the ROOM light STATE",
         "i want the ROOM light STATE",
+        "the ROOM light should be STATE",
+        "lights STATE in the ROOM",
+        "please put the ROOM light STATE",
+        "ROOM STATE",
     ];
     let mut text = String::new();
     let mut number = 0;
-    for phrase in PHRASES {
-        for room in ROOMS {
+    for (p, phrase) in PHRASES.iter().enumerate() {
+        for (r, room) in ROOMS.iter().enumerate() {
             for state in ["on", "off"] {
-                if wanted(number) {
+                number += 1;
+                // Each phrase is tested with other rooms than the next one, so every word is learned.
+                if wanted(number + 7 * p + 3 * r) {
                     let prompt = phrase.replace("ROOM", room).replace("STATE", state);
-                    let lit = state == "on";
-                    let _infallible = writeln!(text, r#"{{"prompt": "{prompt}", "completion": "{{\"light\":\"{room}\",\"on\":{lit}}}"}}"#);
+                    let completion = format!(r#"{{\"light\":\"{room}\",\"on\":{}}}"#, state == "on");
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(text, r#"{{"prompt": "{prompt}", "completion": "{completion}"}}"#);
                 }
-                number += if state == "on" { 1 } else { 2 };
             }
         }
     }
@@ -102,7 +113,7 @@ mod tests {
     #[test]
     fn the_data_is_split_and_is_json() {
         let (train, test) = (sentences(|i| i % 5 != 0), sentences(|i| i % 5 == 0));
-        assert!(test.lines().count() > 15 && train.lines().count() > 60);
+        assert_eq!((train.lines().count(), test.lines().count()), (304, 80));
         for line in test.lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             let call: serde_json::Value = serde_json::from_str(value["completion"].as_str().unwrap()).unwrap();

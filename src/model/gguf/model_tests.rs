@@ -115,3 +115,29 @@ fn what_we_cannot_run_is_named() {
         said(&|metadata| metadata.retain(|(name, _)| name != "llama.context_length")).unwrap_err().contains("context_length is missing")
     );
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Mostly the head is hit: the tensors behind it are only numbers.
+    #[test]
+    fn a_mangled_model_is_an_error_and_never_a_panic(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..4),
+        cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+    ) {
+        let (_space, path) = saved(&model(small()), BlockType::Q8_0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let head = Header::parse(&bytes).unwrap().tensors[0].bytes.start;
+        for (at, byte) in changes {
+            bytes[at.index(head)] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(read) = Model::load(&path) {
+            proptest::prop_assert!(read.weights.data.iter().all(|value| value.is_finite()));
+            let _ = read.tokenizer.encode("it's 12 below");
+        }
+    }
+}

@@ -46,7 +46,7 @@ static FIELDS: &[Field] = with_training_fields![
         "256",
         "Longest answer of the teacher. One that does not end by then is left out."
     ),
-    Field::default("kd_ratio", Type::Float(0.0, 1.0), "1.0", "loss = (1 - kd_ratio) · cross-entropy + kd_ratio · T² · divergence"),
+    Field::default("kd_ratio", Type::Float(0.0, 1.0), "1.0", "loss = (1 - kd_ratio) · cross-entropy + kd_ratio · T² · divergence."),
     Field::default("temperature", Type::Float(0.05, 100.0), "1.0", "T: both models' logits are divided by it in the divergence."),
     Field::default(
         "divergence",

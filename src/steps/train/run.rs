@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::checkpoint;
 use super::data::Order;
@@ -10,6 +11,7 @@ use super::state::{Best, Point, State};
 use crate::kernels::loss::{NotFinite, cross_entropy};
 use crate::kernels::optim::{AdamW, adamw, sum_squares};
 use crate::model::decoder::{Batch, Decoder, Keep};
+use crate::model::weights::Layout;
 use crate::model::{Config, Example, ModelError, Weights};
 use crate::steps::{Failure, Io};
 
@@ -49,17 +51,17 @@ pub struct Job<'a> {
 
 /// Trains, from a checkpoint if there is one. The result is the same either way.
 pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
-    let start = Weights::random(job.config, job.settings.seed)?;
-    let parameters = start.data.len();
+    let Weights { layout, data } = Weights::random(job.config, job.settings.seed)?;
+    let parameters = data.len();
     let state = match checkpoint::load(&io.checkpoint, parameters) {
         Ok(Some(state)) => {
             io.say(format!("going on after step {}", state.step));
             state
         }
-        Ok(None) => State::new(start.data.clone()),
+        Ok(None) => State::new(data),
         Err(why) => {
             io.say(format!("the checkpoint is not used: {why}"));
-            State::new(start.data.clone())
+            State::new(data)
         }
     };
     let mut run = Run {
@@ -69,7 +71,7 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
         chosen: Vec::with_capacity(job.settings.batch_size),
         rows: Rows::default(),
         note: String::new(),
-        layout: start,
+        layout,
         state,
         job,
     };
@@ -104,8 +106,7 @@ impl Rows {
 struct Run<'a> {
     job: Job<'a>,
     decoder: Decoder,
-    /// For the tensors' names and places only.
-    layout: Weights,
+    layout: Arc<Layout>,
     state: State,
     gradient: Vec<f32>,
     order: Order,
@@ -182,7 +183,7 @@ impl Run<'_> {
     fn update(&mut self, step: u64) -> Result<(), Failure> {
         let settings = self.job.settings;
         let mut total = 0.0;
-        for tensor in &self.layout.layout.tensors {
+        for tensor in &self.layout.tensors {
             let squares = sum_squares(&self.gradient[tensor.range.clone()]);
             if !squares.is_finite() {
                 return Err(diverged(step, &format!("the gradient of `{}`", tensor.name)));
@@ -195,7 +196,7 @@ impl Run<'_> {
             self.gradient.iter_mut().for_each(|g| *g *= scale);
         }
         let State { weights, first, second, .. } = &mut self.state;
-        for tensor in &self.layout.layout.tensors {
+        for tensor in &self.layout.tensors {
             let decay = if tensor.shape.len() == 1 { 0.0 } else { settings.weight_decay };
             let rule = AdamW {
                 learning_rate: settings.schedule().at(step),
