@@ -216,7 +216,7 @@ fn odd_outputs_are_refused_and_modes_are_settled() {
     space.run().unwrap();
     let mode = |path: &str| fs::metadata(space.dir.path().join("out").join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("a"), mode("a/x"), mode("b")), (0o755, 0o644, 0o755));
-    assert!(fs::read_dir(space.dir.path().join("checkpoint")).unwrap().next().is_none());
+    assert!(slmops::base::files::names(&space.dir.path().join("checkpoint")).unwrap().is_empty());
 }
 
 #[test]
@@ -234,8 +234,8 @@ fn named_outputs_are_made_ready_and_must_be_filled() {
 
 /// Whether any process of this machine has the word among its arguments.
 fn is_running(word: &str) -> bool {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok()).any(|line| String::from_utf8_lossy(&line).contains(word))
+    let processes = slmops::base::files::names(Path::new("/proc")).unwrap();
+    processes.iter().filter_map(|name| fs::read(Path::new("/proc").join(name).join("cmdline")).ok()).any(|line| String::from_utf8_lossy(&line).contains(word))
 }
 
 #[test]

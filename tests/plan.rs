@@ -136,7 +136,8 @@ fn the_example_is_planned() {
         let plan = plan::load(&folder, &Options { overrides, ..Options::default() }).unwrap_or_else(|errors| panic!("{errors:?}"));
         let bundles: Vec<&str> = plan.default_targets().into_iter().map(|id| plan.node(id).name()).collect();
         assert_eq!(bundles, ["release@device=fridge", "release@device=gateway"]);
-        assert!(plan.combinations > plan.needed(&plan.default_targets()).len(), "the reference's evaluation is shared");
+        let actions = plan.nodes.iter().filter(|node| matches!(node, Node::Action(_))).count();
+        assert!(plan.combinations > actions, "the reference's evaluation is shared");
     }
 }
 

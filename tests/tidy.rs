@@ -83,7 +83,8 @@ fn unsafe_stays_in_the_innermost_kernels() {
     let found: Vec<_> = sources()
         .into_iter()
         .filter(|(path, text)| {
-            let innermost = ["src/kernels/", "src/model/map.rs"].iter().any(|place| path.starts_with(place));
+            // Mapping a file is the one unsafe act outside of the kernels.
+            let innermost = ["src/kernels/", "src/model/gguf/read.rs"].iter().any(|place| path.starts_with(place));
             !innermost && text.lines().any(|line| !comment(line) && (line.contains("unsafe {") || line.contains("unsafe fn")))
         })
         .map(|(path, _)| path)

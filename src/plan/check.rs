@@ -115,6 +115,8 @@ impl<'a> Checker<'a> {
             let found = layers.iter().find_map(|layer| layer.get(field.name));
             let json = match found {
                 Some(value) => self.field(field, value, layers, owner),
+                // A slip of the pen is one mistake: the unknown field's message names this one.
+                None if field.need == Need::Required && is_misspelt(field.name, fields, layers) => None,
                 None => self.absent(field, owner),
             };
             self.path.pop();
@@ -399,6 +401,13 @@ pub fn unknown<'n>(known: impl Iterator<Item = &'n str> + Clone, table: &Table, 
             );
         }
     }
+}
+
+/// Whether an unknown field was written where this one is missing.
+fn is_misspelt(name: &str, fields: &[Field], layers: &[&Table]) -> bool {
+    let known = || fields.iter().map(|field| field.name);
+    let mut unknown = layers.iter().flat_map(|layer| layer.names()).filter(|written| !known().any(|name| name == *written));
+    unknown.any(|written| suggest::nearest(written, known()) == Some(name))
 }
 
 /// Whether a value of this type is the same wherever it stands.

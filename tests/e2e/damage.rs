@@ -4,14 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use slmops::base::files;
+
 use crate::space::{Ran, Space};
 
 fn objects(space: &Space) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for shelf in std::fs::read_dir(space.join("cache/objects")).expect("objects") {
-        for entry in std::fs::read_dir(shelf.expect("an entry").path()).expect("a shelf") {
-            found.push(entry.expect("an entry").path());
-        }
+    let folder = space.join("cache/objects");
+    for path in files::walk(&folder).expect("objects") {
+        found.push(folder.join(path));
     }
     found.sort_by_key(|path| std::cmp::Reverse(path.metadata().expect("a file").len()));
     found
@@ -83,10 +84,10 @@ fn a_corrupted_lock_is_an_error_that_says_what_to_do() {
 #[test]
 fn a_loss_that_is_not_a_number_stops_the_step_and_is_not_cached() {
     let space = Space::with_project();
-    space.replace("slmops.toml", "learning_rate = 3e-3", "learning_rate = 1e30\nmax_grad_norm = 1e30");
-    space.slmops(&["build"]).fails_with(1).says(&["tiny", "step"]);
+    space.replace("slmops.toml", "learning_rate = 3e-3", "learning_rate = 10.0\nlr_scheduler_type = \"constant\"\nweight_decay = 1.0");
+    space.slmops(&["build"]).fails_with(1).says(&["tiny", "diverged at step", "not a finite number"]);
     space.slmops(&["build"]).fails_with(1);
-    space.replace("slmops.toml", "learning_rate = 1e30\nmax_grad_norm = 1e30", "learning_rate = 3e-3");
+    space.replace("slmops.toml", "learning_rate = 10.0\nlr_scheduler_type = \"constant\"\nweight_decay = 1.0", "learning_rate = 3e-3");
     space.slmops(&["build"]).success();
 }
 
@@ -133,8 +134,7 @@ fn ctrl_c_ends_with_130_and_leaves_a_clean_store() {
     let output = child.wait_with_output().expect("an end");
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     space.slmops(&["cache", "verify"]).success();
-    let leftovers = std::fs::read_dir(space.join("cache/tmp")).map_or(0, Iterator::count);
-    assert_eq!(leftovers, 0);
+    assert_eq!(files::names(&space.join("cache/tmp")).expect("tmp"), Vec::<std::ffi::OsString>::new());
 }
 
 #[test]

@@ -29,7 +29,7 @@ type = "Q4_KM"
 model = ["tiny"]
 data = { test = "texts" }
 metrics = ["exact_match"]
-gate = [{ metric = "perplexity", on = "test", max = 3.0 }]
+gate = [{ metric = "exct_match", on = "test", min = 0.5 }]
 
 [device.switch]
 arch = "aarch64"
@@ -57,7 +57,8 @@ fn five_mistakes_are_five_diagnostics_at_their_places() {
         "did you mean `max_steps`?",
         "slmops.toml:22:8",
         "did you mean `Q4_K_M`?",
-        "slmops.toml:28:21",
+        "slmops.toml:28:20",
+        "did you mean `exact_match`?",
         "slmops.toml:33:11",
         "5 problems found",
     ]);

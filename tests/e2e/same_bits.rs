@@ -28,7 +28,7 @@ fn for_another_user_in_another_place_on_another_day() {
     let space = Space::new();
     space.slmops(&["init", "a/much deeper/ölïker/place", "--name", "lights"]).success();
     let inner = "a/much deeper/ölïker/place";
-    space.replace(&format!("{inner}/slmops.toml"), "max_steps = 300", "max_steps = 40");
+    space.replace(&format!("{inner}/slmops.toml"), "max_steps = 400", "max_steps = 40");
     space.replace(&format!("{inner}/slmops.toml"), "min = 0.8", "min = 0.0");
     let mut command = space.command(&["-C", inner, "build"]);
     command.env("USER", "somebody-else").env("LOGNAME", "somebody-else").env("HOME", "/nonexistent");
@@ -44,7 +44,7 @@ fn without_the_cache_everything_comes_out_the_same() {
     space.slmops(&["build"]).success();
     space.slmops(&["build", "--no-cache"]).success().says(&["bit for bit"]);
     space.slmops(&["verify", "dist/lights-0.1.0-switch", "--rebuild"]).success().says(&["rebuilt bit for bit"]);
-    space.replace("slmops.toml", "seed = 0", "seed = 1");
+    space.replace("slmops.toml", "learning_rate = 3e-3", "learning_rate = 2e-3");
     space.slmops(&["verify", "dist/lights-0.1.0-switch", "--rebuild"]).fails_with(1);
 }
 
@@ -53,8 +53,11 @@ fn without_the_cache_everything_comes_out_the_same() {
 fn on_a_cpu_without_avx512() {
     let emulator = "/usr/bin/qemu-x86_64-static";
     assert!(std::path::Path::new(emulator).exists(), "{emulator} is missing: bash tests/peers/install.sh");
-    let expected = reference();
-    let space = Space::with_project();
-    Ran::of(space.wrapped(&[emulator, "-cpu", "Haswell"], &["build"])).success();
-    assert_eq!(space.bundles(), expected);
+    // Emulation is some hundred times slower than the CPU itself.
+    let short = ["build", "--set", "train.tiny.max_steps=4", "--set", "train.tiny.batch_size=8"];
+    let (here, there) = (Space::with_project(), Space::with_project());
+    here.slmops(&short).success();
+    Ran::of(there.wrapped(&[emulator, "-cpu", "Haswell"], &short)).success();
+    assert!(!here.bundles().is_empty());
+    assert_eq!(there.bundles(), here.bundles());
 }

@@ -24,7 +24,7 @@ impl Space {
     pub fn with_project() -> Space {
         let space = Space::new();
         space.slmops(&["init", "--name", "lights"]).success();
-        space.replace("slmops.toml", "max_steps = 300", "max_steps = 40");
+        space.replace("slmops.toml", "max_steps = 400", "max_steps = 40");
         space.replace("slmops.toml", "min = 0.8", "min = 0.0");
         space
     }
@@ -79,19 +79,12 @@ impl Space {
 
     /// The digest of every bundle in `dist/`, by its folder's name.
     pub fn bundles(&self) -> Vec<(String, String)> {
-        let mut bundles: Vec<_> = std::fs::read_dir(self.join("dist"))
-            .map(|entries| {
-                entries
-                    .map(|entry| {
-                        let path = entry.expect("an entry").path();
-                        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-                        let ran = self.slmops(&["verify", path.to_str().expect("a path")]);
-                        ran.success();
-                        (name, ran.out.trim().to_string())
-                    })
-                    .collect()
-            })
-            .unwrap_or_default();
+        let mut bundles = Vec::new();
+        for name in slmops::base::files::names(&self.join("dist")).unwrap_or_default() {
+            let name = name.to_string_lossy().into_owned();
+            let ran = self.slmops(&["verify", &format!("dist/{name}")]);
+            bundles.push((name, ran.success().out.trim().to_string()));
+        }
         bundles.sort();
         bundles
     }
