@@ -235,7 +235,10 @@ fn named_outputs_are_made_ready_and_must_be_filled() {
 /// Whether any process of this machine has the word among its arguments.
 fn is_running(word: &str) -> bool {
     let processes = slmops::base::files::names(Path::new("/proc")).unwrap();
-    processes.iter().filter_map(|name| fs::read(Path::new("/proc").join(name).join("cmdline")).ok()).any(|line| String::from_utf8_lossy(&line).contains(word))
+    processes
+        .iter()
+        .filter_map(|name| fs::read(Path::new("/proc").join(name).join("cmdline")).ok())
+        .any(|line| String::from_utf8_lossy(&line).contains(word))
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::base::{Digest, Exit};
 use crate::key::{KeyRecord, Reason, changes};
 use crate::plan::node::{InputRef, NodeId, Plan};
 use crate::steps::Failure;
+use crate::steps::io::DISK_FULL;
 use crate::store::{Latest, Store, StoreError, Tree};
 
 pub use deliver::Existing;
@@ -118,9 +119,7 @@ fn reasons(store: &Store, latest: Option<&Latest>, key: Digest, record: &KeyReco
 fn store_failure(error: StoreError) -> Failure {
     let failure = Failure::environment(error.to_string());
     match &error {
-        StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
-            failure.help("the disk is full: `slmops cache gc` makes room, and so does any other clean-up; then build again")
-        }
+        StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => failure.help(DISK_FULL),
         StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
             failure.help("SLMOPS_CACHE names another folder for the store")
         }

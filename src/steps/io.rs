@@ -59,6 +59,9 @@ impl Io<'_> {
     }
 }
 
+/// What to do when there is no room left.
+pub const DISK_FULL: &str = "the disk is full: `slmops cache gc` makes room, and so does any other clean-up; then build again";
+
 /// Why an action did not end well.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -89,7 +92,11 @@ impl Failure {
 
     /// `cannot {doing} {path}: {error}`, as the environment's fault.
     pub fn file(doing: &str, path: &Path, error: &std::io::Error) -> Failure {
-        Failure::environment(format!("cannot {doing} `{}`: {error}", path.display()))
+        let failure = Failure::environment(format!("cannot {doing} `{}`: {error}", path.display()));
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => failure.help(DISK_FULL),
+            _ => failure,
+        }
     }
 
     #[must_use]
@@ -104,7 +111,7 @@ impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Failure {
         match error {
             ModelError::Stopped => Failure::cancelled(),
-            error @ ModelError::Io { .. } => Failure::environment(error.to_string()),
+            ModelError::Io { doing, path, error } => Failure::file(doing, &path, &error),
             error => Failure::new(error.to_string()),
         }
     }

@@ -185,3 +185,20 @@ fn gc_keeps_the_last_results_unless_told_otherwise() {
     space.slmops(&["cache", "gc", "--all"]).success();
     assert_eq!(space.slmops(&["build"]).success().counts().0, built);
 }
+
+/// A store on a file system that fills up, and then has room again.
+#[test]
+fn a_full_disk_is_told_and_the_next_build_recovers() {
+    let space = Space::with_project();
+    let script = "mkdir -p cache && mount -t tmpfs -o size=300k full cache || exit 99
+        \"$@\" 2>first; echo $? >code
+        mount -o remount,size=64m cache && \"$@\" 2>second";
+    let ran = Ran::of(space.wrapped(&["/usr/bin/unshare", "-rm", "/bin/sh", "-c", script, "sh"], &["build"]));
+    assert_ne!(ran.code, Some(99), "this machine cannot mount a small file system: {}", ran.err);
+    assert_eq!(space.read("code").trim(), "3", "{}", space.read("first"));
+    assert!(space.read("first").contains("the disk is full"), "{}", space.read("first"));
+    assert!(space.read("second").contains("built"), "{}", space.read("second"));
+    let whole = Space::with_project();
+    whole.slmops(&["build"]).success();
+    assert_eq!(space.bundles(), whole.bundles());
+}

@@ -21,8 +21,11 @@ fn transformers_gives_the_same_logits_tokens_and_prompts() {
     let python = peers().join("venv/bin/python");
     assert!(peers().join("venv/.done-torch").exists(), "PEER MISSING: transformers; run: bash tests/peers/install.sh");
     let space = Space::with_project();
-    space.slmops(&["build", "tiny"]).success();
-    space.slmops(&["out", "tiny", "model"]).success();
+    let student = "[distill.student]\nteacher = \"tiny\"\ndata = \"commands\"\nmax_steps = 40\n\
+        arch = { hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2, intermediate_size = 96 }\n\n[quantize.small]";
+    space.replace("slmops.toml", "[quantize.small]", student);
+    space.slmops(&["build", "student"]).success();
+    space.slmops(&["out", "student", "model"]).success();
     let model = Model::load(&space.join("model")).expect("our own model");
     let texts: Vec<String> = space
         .read("data/test.jsonl")

@@ -61,3 +61,21 @@ fn on_a_cpu_without_avx512() {
     assert!(!here.bundles().is_empty());
     assert_eq!(there.bundles(), here.bundles());
 }
+
+/// Blocking that follows the cache's geometry changes the sums of long products: a library that reads it gives other bits on such a machine.
+#[test]
+fn with_another_cache_geometry() {
+    let geometry = "/sys/devices/system/cpu/cpu0/cache/index0";
+    assert!(std::path::Path::new(geometry).exists(), "{geometry} is missing: this machine cannot fake another cache");
+    let expected = reference();
+    let space = Space::with_project();
+    space.write("fake/size", "128K\n");
+    space.write("fake/ways_of_associativity", "4\n");
+    let script = format!(
+        "for f in size ways_of_associativity; do for c in /sys/devices/system/cpu/cpu*/cache/index0; do mount --bind fake/$f $c/$f || exit 99; done; done
+        grep -q 128K {geometry}/size || exit 98
+        exec \"$@\""
+    );
+    Ran::of(space.wrapped(&["/usr/bin/unshare", "-rm", "/bin/sh", "-c", &script, "sh"], &["build"])).success();
+    assert_eq!(space.bundles(), expected);
+}
