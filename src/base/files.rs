@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Writes a file by temp → sync → rename, so that a reader sees the old bytes or the new ones.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut temp = tempfile::Builder::new().prefix(".slmops-").tempfile_in(folder)?;
+    // As readable as the umask lets it be, like any file that a program writes.
+    let mode = fs::Permissions::from_mode(0o666);
+    let mut temp = tempfile::Builder::new().prefix(".slmops-").permissions(mode).tempfile_in(folder)?;
     temp.write_all(bytes)?;
     temp.as_file().sync_all()?;
     temp.persist(path).map_err(|error| error.error)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dist;
-use super::project::{Load, Project, cache_folder, find_manifest, plan_options, positive};
+use super::project::{Load, Project, cache_folder, find_manifest, jobs, plan_options};
 use super::shell::{Shell, Stop};
 use crate::base::{Cancel, Exit, units};
 use crate::engine::{self, BuildResult, CacheUse, EventSink, OnFailure, Options};
@@ -45,7 +45,7 @@ impl How {
         let cancel = Cancel::default();
         engine::cancel_on_signal(&cancel)?;
         let on_failure = if self.keep_going { OnFailure::KeepGoing } else { OnFailure::Stop };
-        Ok(Options { jobs: positive(self.jobs)?, on_failure, cache, cancel, ..project.options() })
+        Ok(Options { jobs: jobs(self.jobs)?, on_failure, cache, cancel, ..project.options() })
     }
 }
 

@@ -189,7 +189,10 @@ fn import(shell: &Shell, folder: &Path, file: &Path) -> Result<Exit, Stop> {
     let path = shell.directory.join(file);
     let opened = File::open(&path).map_err(|error| Failure { exit: Exit::Usage, ..Failure::file("open", &path, &error) })?;
     let store = Store::open(folder).map_err(Failure::from)?;
-    let imported = store.import(BufReader::new(opened)).map_err(Failure::from)?;
+    let imported = store.import(BufReader::new(opened)).map_err(|error| {
+        let failure = Failure::from(error);
+        Failure { message: format!("cannot take in `{}`: {}", file.display(), failure.message), ..failure }
+    })?;
     shell.say(format!("took in {} results with {} objects", imported.actions, imported.objects));
     for key in &imported.differing {
         shell.say(format!("warning: action {} has another result here, which stays", key.short()));

@@ -31,9 +31,6 @@ impl Diff {
         } else {
             shell.print(diff::table(&diff).trim_end())?;
         }
-        if diff.is_empty() {
-            shell.say("no difference");
-        }
         Ok(Exit::Done)
     }
 

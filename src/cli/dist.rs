@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use super::project::Project;
 use super::shell::Stop;
-use crate::base::Exit;
+use crate::base::{Exit, files};
 use crate::bundle::{self, Summary};
 use crate::engine::{BuildResult, Engine, Existing, Options, Outcome};
 use crate::plan::{Action, InputRef, Node, NodeId, Plan, Selection};
 use crate::steps::{Artifact, Failure};
+
+/// What makes a folder an OCI image layout.
+const OCI_LAYOUT: &str = "oci-layout";
 
 /// A bundle in its place.
 pub struct Published {
@@ -40,12 +43,14 @@ pub fn publish(
     options: &Options,
 ) -> Result<Vec<Published>, Stop> {
     let places = places(&project.plan, &project.root);
+    remove_renamed(&places)?;
     let mut published = Vec::new();
     for (id, path) in places.into_iter().filter(|(id, _)| selection.needed.contains(id)) {
         let output = InputRef { node: id, output: None };
         match result.outcome(id) {
             Some(Outcome::Built { .. } | Outcome::Cached { .. }) => {
                 if !engine.is_delivered(result, &output, &path) {
+                    refuse_foreign(&path)?;
                     engine.deliver(&project.plan, result, &output, &path, Existing::Replace, options)?;
                 }
                 let summary = bundle::open(&path).map_err(|findings| {
@@ -60,6 +65,36 @@ pub fn publish(
         }
     }
     Ok(published)
+}
+
+/// A folder that holds no bundle is somebody else's.
+fn refuse_foreign(path: &Path) -> Result<(), Failure> {
+    let is_foreign = path.is_dir() && !path.join(OCI_LAYOUT).exists() && files::names(path).is_ok_and(|names| !names.is_empty());
+    if !is_foreign {
+        return Ok(());
+    }
+    let failure = Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` holds something that is not a bundle", path.display())) };
+    Err(failure.help("move it away: the bundle belongs there"))
+}
+
+/// Bundles of these devices that lie under names which they no longer have: left there, they would outlive a failing gate.
+fn remove_renamed(places: &[(NodeId, PathBuf)]) -> Result<(), Failure> {
+    let Some(dist) = places.first().and_then(|(_, path)| path.parent()) else { return Ok(()) };
+    for name in files::names(dist).unwrap_or_default() {
+        let path = dist.join(&name);
+        if places.iter().any(|(_, place)| *place == path) {
+            continue;
+        }
+        let Ok(summary) = bundle::open(&path) else { continue };
+        let description = &summary.description;
+        let short = format!("{}-{}-{}", description.name, description.version, description.device.name);
+        let is_ours = name.to_string_lossy().starts_with(&short);
+        let has_other_name = places.iter().any(|(_, place)| place.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&short)));
+        if is_ours && has_other_name {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a step failed of itself, so that what depends on it does not exist; not the disk, not the user's Ctrl-C.

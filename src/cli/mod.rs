@@ -19,12 +19,14 @@ mod shell;
 mod verify;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::base::Exit;
 use crate::sandbox;
+use crate::steps::Failure;
 pub use shell::Shell;
 use shell::Stop;
 
@@ -91,9 +93,11 @@ pub fn main() -> Exit {
     if let Ok(program) = std::env::current_exe() {
         sandbox::set_helper(program);
     }
-    match arguments.command.run(&shell) {
-        Ok(exit) => exit,
-        Err(stop) => shell.stopped(stop),
+    // The panic's own message is on stderr by then; what is left to do is to say whose fault it is.
+    match catch_unwind(AssertUnwindSafe(|| arguments.command.run(&shell))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(stop)) => shell.stopped(stop),
+        Err(_) => shell.stopped(Stop::Failure(Failure::bug("slmops has panicked"))),
     }
 }
 

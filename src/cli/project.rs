@@ -7,7 +7,7 @@ use super::shell::{Shell, Stop, usage};
 use crate::base::Diagnostic;
 use crate::engine::{Engine, EventSink, Existing, Options, Silence};
 use crate::manifest::Overrides;
-use crate::plan::{self, InputRef, Plan};
+use crate::plan::{self, InputRef, Node, Plan};
 use crate::source::Fetch;
 use crate::steps::Failure;
 use crate::store::Store;
@@ -16,13 +16,13 @@ use crate::store::Store;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Load {
     /// Lay this `[profile.NAME]` over the manifest
-    #[arg(long, value_name = "NAME", help_heading = "Manifest")]
+    #[arg(long, value_name = "NAME", help_heading = "Manifest", global = true)]
     pub profile: Option<String>,
     /// Change one field: `--set train.teacher.max_steps=50`
-    #[arg(long, value_name = "FIELD=VALUE", help_heading = "Manifest")]
+    #[arg(long, value_name = "FIELD=VALUE", help_heading = "Manifest", global = true)]
     pub set: Vec<String>,
     /// The store [default: $SLMOPS_CACHE, or `cache` beside the manifest]
-    #[arg(long, value_name = "DIR", help_heading = "Manifest")]
+    #[arg(long, value_name = "DIR", help_heading = "Manifest", global = true)]
     pub cache: Option<PathBuf>,
 }
 
@@ -73,6 +73,9 @@ impl Project {
     /// Copies a step's output, if the cache has it, to a folder that is not there yet.
     pub fn materialise(&self, shell: &Shell, step: &str, folder: &Path) -> Result<(), Stop> {
         let output = self.find(step)?;
+        if let Node::Source(source) = self.plan.node(output.node) {
+            return Err(usage(format!("`{}` is a source: its files are in `{}`", source.name, source.path.display())));
+        }
         let engine = self.engine(Arc::new(Silence))?;
         let options = self.options();
         if let Some(name) = self.unbuilt(&engine, &output)? {
@@ -128,11 +131,15 @@ pub fn cache_folder(shell: &Shell, load: &Load, root: &Path) -> PathBuf {
     root.join("cache")
 }
 
-/// `--threads 0` and the like.
-pub fn positive(jobs: Option<usize>) -> Result<usize, Stop> {
-    match jobs {
-        Some(0) => Err(usage("`-j` takes a number of threads from 1")),
-        jobs => Ok(jobs.unwrap_or(0)),
+/// More threads than any machine that trains small models has; each of them takes memory.
+const MAX_JOBS: usize = 512;
+
+/// The number of `-j`; 0 stands for as many threads as the machine has.
+pub fn jobs(given: Option<usize>) -> Result<usize, Stop> {
+    match given {
+        None => Ok(0),
+        Some(jobs @ 1..=MAX_JOBS) => Ok(jobs),
+        Some(jobs) => Err(usage(format!("`-j` takes a number of threads from 1 to {MAX_JOBS}, not {jobs}"))),
     }
 }
 

@@ -40,18 +40,28 @@ impl Run {
             return Ok(Exit::Done);
         }
         let terminal = std::io::stdin().is_terminal();
+        let mut worst = Exit::Done;
         loop {
             if terminal {
                 let mut err = std::io::stderr().lock();
                 write!(err, "{} ", shell.paint("1;36", ">")).and_then(|()| err.flush())?;
             }
-            let mut line = String::new();
-            let read = std::io::stdin().lock().read_line(&mut line);
+            let mut line = Vec::new();
+            let read = std::io::stdin().lock().read_until(b'\n', &mut line);
             if read.map_err(|error| Failure::environment(format!("cannot read stdin: {error}")))? == 0 {
-                return Ok(Exit::Done);
+                return Ok(worst);
             }
-            if !line.trim().is_empty() {
-                self.answer(shell, &model, line.trim_end_matches(['\n', '\r']))?;
+            let line = String::from_utf8_lossy(&line);
+            if line.trim().is_empty() {
+                continue;
+            }
+            // One line that cannot be answered is no reason to leave the others.
+            match self.answer(shell, &model, line.trim_end_matches(['\n', '\r'])) {
+                Err(Stop::Failure(failure)) if failure.exit == Exit::Failed => {
+                    shell.failure(&failure);
+                    worst = Exit::Failed;
+                }
+                other => other?,
             }
         }
     }
@@ -60,9 +70,7 @@ impl Run {
     fn locate(&self, shell: &Shell, space: &Path) -> Result<PathBuf, Stop> {
         let path = shell.directory.join(&self.model);
         if path.join("oci-layout").is_file() {
-            let files = space.join("bundle");
-            bundle::extract(&path, &files).map_err(|error| Failure::new(format!("cannot open the bundle `{}`: {error}", self.model)))?;
-            return Ok(files);
+            return self.unpack(&path, space);
         }
         if path.exists() {
             return Ok(path);
@@ -70,6 +78,15 @@ impl Run {
         let project = Project::load(shell, &self.load)?;
         let files = space.join("model");
         project.materialise(shell, &self.model, &files)?;
+        if files.join("oci-layout").is_file() {
+            return self.unpack(&files, space);
+        }
+        Ok(files)
+    }
+
+    fn unpack(&self, bundle: &Path, space: &Path) -> Result<PathBuf, Stop> {
+        let files = space.join("bundle");
+        bundle::extract(bundle, &files).map_err(|error| Failure::new(format!("cannot open the bundle `{}`: {error}", self.model)))?;
         Ok(files)
     }
 

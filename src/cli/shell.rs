@@ -129,10 +129,9 @@ impl Shell {
                     let _gone = self.print_json(&serde_json::json!({ "diagnostics": list }));
                 } else {
                     self.show(&diagnostics);
-                    self.err(&match diagnostics.len() {
-                        1 => "1 problem found; nothing was built".to_string(),
-                        n => format!("{n} problems found; nothing was built"),
-                    });
+                    if diagnostics.len() > 1 {
+                        self.err(&format!("{} problems found", diagnostics.len()));
+                    }
                 }
                 Exit::Usage
             }

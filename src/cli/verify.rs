@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::build::{How, listener};
 use super::dist;
 use super::project::{Load, Project};
-use super::shell::{Shell, Stop};
+use super::shell::{Shell, Stop, usage};
 use crate::base::{Exit, units};
 use crate::bundle::{self, Summary};
 use crate::engine::{CacheUse, Engine, Existing};
@@ -32,6 +32,10 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let path = shell.directory.join(&self.bundle);
+        if !path.join("oci-layout").exists() {
+            let what = if path.exists() { "is not a bundle: it has no `oci-layout`" } else { "is not there" };
+            return Err(usage(format!("`{}` {what}", self.bundle.display())));
+        }
         let summary = match bundle::verify(&path) {
             Ok(summary) => summary,
             Err(findings) => {
@@ -42,7 +46,7 @@ impl Verify {
                         shell.print(format!("wrong: {finding}"))?;
                     }
                 }
-                shell.say(format!("{}: {} findings; do not use this bundle", self.bundle.display(), findings.len()));
+                shell.say(format!("{}: do not use this bundle", self.bundle.display()));
                 return Ok(Exit::Failed);
             }
         };

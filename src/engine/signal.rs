@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::base::{Cancel, Exit};
 use crate::steps::Failure;
 
-/// From now on, SIGINT and SIGTERM set `cancel`; a second one ends the process at once. What is half done is in `tmp/` and goes with the next build.
+/// From now on, SIGINT, SIGTERM and SIGHUP set `cancel`; a second one ends the process at once. What is half done is in `tmp/` and goes with the next build.
 pub fn cancel_on_signal(cancel: &Cancel) -> Result<(), Failure> {
     let cancel = cancel.clone();
     let failed = |error| Failure::environment(format!("cannot listen for signals: {error}"));
@@ -14,13 +14,13 @@ pub fn cancel_on_signal(cancel: &Cancel) -> Result<(), Failure> {
         .name("signals".to_string())
         .spawn(move || {
             runtime.block_on(async {
-                let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-                    return;
-                };
+                let listen = || Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?));
+                let Ok::<_, std::io::Error>((mut interrupt, mut terminate, mut hangup)) = listen() else { return };
                 loop {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
                     }
                     if cancel.is_cancelled() {
                         std::process::exit(i32::from(Exit::Interrupted.code()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::said::Said;
 use super::words;
 use crate::base::units::show_duration;
 use crate::engine::{Event, EventSink, Outcome};
@@ -18,6 +19,7 @@ pub struct Live {
     bars: MultiProgress,
     total: ProgressBar,
     running: Mutex<BTreeMap<NodeId, Step>>,
+    said: Said,
     /// The name column's width: the longest step's name, within reason.
     width: usize,
 }
@@ -38,9 +40,10 @@ pub enum Colors {
 impl Live {
     pub fn new(plan: Arc<Plan>, colors: Colors) -> Live {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        let total = ProgressBar::hidden();
+        let total = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+        total.set_style(style("{prefix} {bar:24} {pos}/{len} steps  {elapsed}"));
         let width = plan.nodes.iter().map(|node| node.name().chars().count()).max().unwrap_or(0).clamp(8, 36);
-        Live { plan, color: colors == Colors::Yes, bars, total, running: Mutex::default(), width }
+        Live { plan, color: colors == Colors::Yes, bars, total, running: Mutex::default(), said: Said::default(), width }
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
@@ -55,11 +58,10 @@ impl Live {
     }
 
     fn begin(&self, steps: usize) {
-        self.bars.add(self.total.clone());
-        self.total.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         self.total.set_length(steps as u64);
-        self.total.set_style(style("{prefix} {bar:24} {pos}/{len} steps  {elapsed}"));
         self.total.set_prefix(format!("{:width$}", "building", width = self.width + 2));
+        // From here on it is drawn, and with the others.
+        self.bars.add(self.total.clone());
         self.total.enable_steady_tick(Duration::from_millis(250));
     }
 
@@ -97,6 +99,7 @@ impl Live {
         match outcome {
             Outcome::Built { duration, .. } => self.keep(&format!("{} {name} {}", self.paint("32", "✓"), show_duration(*duration))),
             Outcome::Failed { failure, .. } => {
+                self.said.take(node).iter().for_each(|line| self.keep(&format!("    {line}")));
                 self.keep(&format!("{} {name} {}", self.paint("1;31", "✗"), failure.message));
                 if let Some(help) = &failure.help {
                     self.keep(&format!("  {:width$} {} {help}", "", self.paint("36", "help:"), width = self.width));
@@ -119,8 +122,8 @@ impl EventSink for Live {
             Event::Planned { steps, .. } => self.begin(steps),
             Event::Started { node, reasons, .. } => self.start(node, &words::reasons(&reasons)),
             Event::Progress { node, done, total, unit, note } => self.advance(node, done, total, unit, &note),
-            // The log keeps them; a person who watches wants the bars.
-            Event::Line { .. } => {}
+            // A person who watches wants the bars; what a step said last is shown if it fails.
+            Event::Line { node, text } => self.said.hear(node, text),
             Event::Finished { node, outcome } => self.finish(node, &outcome),
             Event::StoreDamage { node, damage } => {
                 let name = words::name(&self.plan, node);

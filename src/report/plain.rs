@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::said::Said;
 use super::words;
 use crate::base::units::show_duration;
 use crate::engine::{Event, EventSink, Outcome};
@@ -17,13 +18,14 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 pub struct Plain {
     plan: Arc<Plan>,
     quiet: bool,
-    said: Mutex<BTreeMap<NodeId, Instant>>,
+    told: Mutex<BTreeMap<NodeId, Instant>>,
+    said: Said,
 }
 
 impl Plain {
     /// `quiet` leaves only what is wrong.
     pub fn new(plan: Arc<Plan>, quiet: Quiet) -> Plain {
-        Plain { plan, quiet: quiet == Quiet::Yes, said: Mutex::default() }
+        Plain { plan, quiet: quiet == Quiet::Yes, told: Mutex::default(), said: Said::default() }
     }
 
     fn line(&self, text: &str) {
@@ -33,14 +35,14 @@ impl Plain {
     }
 
     fn has_begun(&self, node: NodeId) -> bool {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
     }
 
     /// Whether it is time for another line on a step's progress.
     fn is_due(&self, node: NodeId) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let last = said.entry(node).or_insert(now);
+        let last = told.entry(node).or_insert(now);
         let due = now.duration_since(*last) >= PROGRESS_EVERY;
         if due {
             *last = now;
@@ -70,10 +72,12 @@ impl EventSink for Plain {
                     self.line(&format!("        {}: {done}/{total} {unit}{note}", name(node)));
                 }
             }
+            Event::Line { node, text } if self.quiet => self.said.hear(node, text),
             Event::Line { node, text } => self.line(&format!("        {}: {text}", name(node))),
             Event::Finished { node, outcome } => match outcome {
                 Outcome::Built { duration, .. } => self.line(&format!("done    {} in {}", name(node), show_duration(duration))),
                 Outcome::Failed { failure, .. } => {
+                    self.said.take(node).iter().for_each(|line| wrong(&format!("        {}: {line}", name(node))));
                     wrong(&format!("FAILED  {}: {}", name(node), failure.message));
                     if let Some(help) = failure.help {
                         wrong(&format!("        help: {help}"));

@@ -7,3 +7,4 @@ mod peers;
 mod rebuild;
 mod same_bits;
 mod space;
+mod terminal;

@@ -75,3 +75,32 @@ fn renamed_and_swapped_files_of_a_source_change_what_reads_it() {
     std::fs::rename(space.join("data/more/x"), space.join("data/more/c.jsonl")).expect("a rename");
     assert_eq!(space.slmops(&["build", "all"]).success().started(), ["all"], "the same names with swapped contents");
 }
+
+#[test]
+fn a_bundle_that_was_renamed_leaves_no_old_copy() {
+    let space = Space::with_project();
+    let second = "[bundle.second]\ndevice = [\"switch\"]\nmodel = \"small\"\nchoose = \"smallest\"\n\n[bundle.release]";
+    let manifest = space.read("slmops.toml");
+    space.replace("slmops.toml", "[bundle.release]", second);
+    space.slmops(&["build"]).success();
+    assert_eq!(space.bundles().len(), 2);
+    space.write("slmops.toml", &manifest);
+    space.slmops(&["build"]).success();
+    assert_eq!(space.bundles().len(), 1);
+}
+
+#[test]
+fn what_is_not_a_bundle_is_not_written_over() {
+    let space = Space::with_project();
+    space.write("dist/lights-0.1.0-switch/important", "mine");
+    space.slmops(&["build"]).fails_with(2).says(&["not a bundle"]);
+    assert_eq!(space.read("dist/lights-0.1.0-switch/important"), "mine");
+}
+
+#[test]
+fn what_a_failed_step_said_last_is_shown() {
+    let space = Space::with_project();
+    let diverging = ["--set", "train.tiny.learning_rate=10.0", "--set", "train.tiny.weight_decay=1.0"];
+    let ran = space.slmops(&[&["build", "--quiet", "tiny"], &diverging[..]].concat());
+    ran.fails_with(1).says(&["115008 parameters", "diverged"]);
+}

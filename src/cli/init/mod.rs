@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use super::project::shell_word;
 use super::shell::{Shell, Stop};
 use crate::base::{Exit, files};
 use crate::steps::Failure;
@@ -25,13 +26,17 @@ impl Init {
         if !is_name(&name) {
             return Err(super::shell::usage(format!("`{name}` cannot name a project: use letters, digits, `-` and `_`")));
         }
+        // The manifest comes last: until it is there, `init` can be tried again.
         let files = [
-            ("slmops.toml", include_str!("slmops.toml").replace("@NAME@", &name)),
             ("data/train.jsonl", sentences(|i| i % 5 != 0)),
             ("data/test.jsonl", sentences(|i| i % 5 == 0)),
+            ("slmops.toml", include_str!("slmops.toml").replace("@NAME@", &name)),
         ];
-        let taken: Vec<_> = files.iter().map(|(path, _)| *path).filter(|path| folder.join(path).exists()).collect();
-        if let [first, ..] = taken[..] {
+        // What a first try left is no obstacle.
+        let is_other =
+            |path: &str, text: &str| folder.join(path).exists() && !std::fs::read(folder.join(path)).is_ok_and(|t| t == text.as_bytes());
+        let mut taken = files.iter().filter(|(path, text)| is_other(path, text) || (*path == "slmops.toml" && folder.join(path).exists()));
+        if let Some((first, _)) = taken.next() {
             let failure =
                 Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(first).display())) };
             return Err(failure.help("`slmops init` writes over nothing: choose another folder").into());
@@ -43,7 +48,8 @@ impl Init {
         if !ignored.exists() {
             write(&ignored, "/cache/\n/dist/\n")?;
         }
-        let change = if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", self.folder.display()) };
+        let change =
+            if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", shell_word(&self.folder.to_string_lossy())) };
         shell.say(format!("wrote {} files; now: {change}slmops build", files.len()));
         Ok(Exit::Done)
     }

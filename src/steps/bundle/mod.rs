@@ -157,6 +157,8 @@ fn problems(declared: &Declared) -> Vec<Problem> {
             problems.extend(device.problems("device"));
             problems.extend(unreadable(declared, &device));
         }
+        // A device that was refused itself is told where it stands.
+        Err(_) if !declared.params.contains_key("device") => {}
         Err(problem) => problems.push(problem),
     }
     let extra: Vec<&str> = declared.ports.iter().filter_map(|port| port.name.strip_prefix("files.")).collect();
