@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::said::Said;
 use super::words;
@@ -42,7 +42,7 @@ impl Live {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let total = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         total.set_style(style("{prefix} {bar:24} {pos}/{len} steps  {elapsed}"));
-        let width = plan.nodes.iter().map(|node| node.name().chars().count()).max().unwrap_or(0).clamp(8, 36);
+        let width = plan.nodes.iter().map(|node| node.name().chars().count()).max().unwrap_or(0).clamp(8, 52);
         Live { plan, color: colors == Colors::Yes, bars, total, running: Mutex::default(), said: Said::default(), width }
     }
 
@@ -80,7 +80,7 @@ impl Live {
         if !step.counts {
             step.counts = true;
             step.bar
-                .set_style(style(&format!("{{spinner}} {{prefix}} {{bar:24}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}")));
+                .set_style(style(&format!("{{spinner}} {{prefix}} {{bar:24}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left  {{msg}}")));
             step.bar.reset_eta();
         }
         if step.bar.length() != Some(total) {
@@ -145,5 +145,9 @@ impl EventSink for Live {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─")
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // A rate that cannot be written is left out.
+        let _ = write!(text, "{:.1}/s", state.per_sec());
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─").with_key("rate", rate)
 }

@@ -79,3 +79,23 @@ fn with_another_cache_geometry() {
     Ran::of(space.wrapped(&["/usr/bin/unshare", "-rm", "/bin/sh", "-c", &script, "sh"], &["build"])).success();
     assert_eq!(space.bundles(), expected);
 }
+
+/// The example's quick profile: one thread here, two there, and no cache in common.
+#[test]
+fn of_the_cold_chain_example() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cold-chain");
+    let build = |jobs: &str| {
+        let space = Space::new();
+        for path in slmops::base::files::walk(&example).expect("the example") {
+            if path.starts_with("data") || path.ends_with("slmops.toml") {
+                std::fs::create_dir_all(space.join("data")).expect("a folder");
+                std::fs::copy(example.join(&path), space.path().join(&path)).expect("a copy");
+            }
+        }
+        space.slmops(&["build", "--profile", "quick", "-j", jobs]).success();
+        space.bundles()
+    };
+    let bundles = build("1");
+    assert_eq!(bundles.len(), 2);
+    assert_eq!(build("2"), bundles);
+}
