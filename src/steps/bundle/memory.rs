@@ -24,8 +24,7 @@ pub struct Shape {
 /// Bytes, at `context` tokens, with `cache_value_bytes` for each number of the KV cache.
 ///
 /// Activations are those of the widest operation of a batch (logits, attention scores or the two halves of the gated layer) beside four
-/// rows of the hidden state, since a runtime reuses its buffers from layer to layer. For Llama 3 8B at 8192 tokens that is 544 MiB, where
-/// llama.cpp reports 560 MiB.
+/// rows of the hidden state, since a runtime reuses its buffers from layer to layer. For Llama 3 8B at 8192 tokens that is 544 MiB.
 pub fn estimate(shape: &Shape, weights_bytes: u64, cache_value_bytes: u64, context: u64) -> Memory {
     let product = |factors: &[u64]| factors.iter().fold(1u64, |product, factor| product.saturating_mul(*factor));
     let widest = shape.vocabulary.max(product(&[shape.heads, context])).max(product(&[2, shape.intermediate]));
