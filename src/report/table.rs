@@ -26,10 +26,6 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     fn widths(&self) -> Vec<usize> {
         let lines = || std::iter::once(&self.header).chain(&self.rows);
         (0..self.header.len()).map(|i| lines().filter_map(|line| line.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)).collect()
