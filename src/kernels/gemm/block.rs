@@ -1,6 +1,6 @@
 //! What one thread does of a product: chunks of k, blocks of rows that fit the second-level cache, panels of columns that fit the first.
 
-use super::pack::{Buffers, columns_of_a, panels_of_b, rows_of_a};
+use super::pack::{Buffers, ROW, columns_of_a, copy_rows_of_a, panels_of_b};
 use super::tile::{self, Left};
 use super::{CHUNK, Mat, Write};
 use crate::kernels::isa::{LANES, Simd, clones};
@@ -10,6 +10,9 @@ const BLOCK_ROWS: usize = 560;
 
 /// Panels of B that are packed at a time: 256 KiB, whole lines of a few rows' width.
 const PANELS_OF_B: usize = 8;
+
+/// Rows that begin a multiple of this many bytes apart share few sets of the first-level cache and push each other out: they are copied.
+const COLLISION: usize = 2048;
 
 /// The heights of the tiles that cover `rows`, as equal as can be.
 #[inline(always)]
@@ -39,11 +42,15 @@ clones! {
 fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers) {
     let (k, n) = b.shape();
     let Buffers { rows: a_rows, columns: a_columns, panels } = buffers;
-    if a.transposed {
+    let (rows_of_a, stride) = if a.transposed {
         columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_columns);
+        (&[][..], 0)
+    } else if (a.stride * size_of::<f32>()).is_multiple_of(COLLISION) {
+        copy_rows_of_a(a, k, a_rows);
+        (a_rows.as_flattened(), ROW)
     } else {
-        rows_of_a(a, k, a_rows);
-    }
+        (a.data, a.stride)
+    };
     let (vectors, width) = (S::TILE_VECTORS, S::TILE_VECTORS * LANES);
     for first in (0..n).step_by(PANELS_OF_B * width) {
         panels_of_b(s, b, k, first, PANELS_OF_B, vectors, panels);
@@ -51,8 +58,11 @@ fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Wr
         for (i, panel) in panels[..k * lines].chunks(k * vectors).enumerate() {
             let mut top = 0;
             for height in heights(rows.len(), S::TILE_ROWS) {
-                let left =
-                    if a.transposed { Left::Columns(&a_columns[top * k..(top + height) * k]) } else { Left::Rows(&a_rows[top..top + height]) };
+                let left = if a.transposed {
+                    Left::Columns(&a_columns[top * k..(top + height) * k])
+                } else {
+                    Left::Rows(&rows_of_a[top * stride..], stride)
+                };
                 tile::write(s, left, panel, panel.len() / k, &mut rows[top..top + height], first + i * width, write);
                 top += height;
             }

@@ -14,16 +14,14 @@ const PANELS_OF_A: usize = 16;
 #[repr(C, align(64))]
 pub struct Line(pub [f32; LANES]);
 
-/// One chunk of a row of A. The spare line spreads the rows over the sets of the cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Row(pub [f32; CHUNK + LANES]);
+/// Room of one copied row's chunk. The spare line spreads the rows over the sets of the cache.
+pub const ROW: usize = CHUNK + LANES;
 
 /// What one thread packs into; kept between products.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// A, if its rows are stored: a chunk of each.
-    pub rows: Vec<Row>,
+    /// A, if its rows are stored but cannot be read where they are: a chunk of each.
+    pub rows: Vec<[f32; ROW]>,
     /// A, if its columns are stored: for each panel and k, the panel's values.
     pub columns: Vec<f32>,
     /// Some panels of B: for each k, one or two lines.
@@ -32,10 +30,10 @@ pub struct Buffers {
 
 /// A's stored rows, one chunk of k.
 #[inline(always)]
-pub fn rows_of_a(a: &Mat, k: usize, to: &mut Vec<Row>) {
-    to.resize(a.rows.max(to.len()), Row([0.0; CHUNK + LANES]));
+pub fn copy_rows_of_a(a: &Mat, k: usize, to: &mut Vec<[f32; ROW]>) {
+    to.resize(a.rows.max(to.len()), [0.0; ROW]);
     for (i, to) in to.iter_mut().take(a.rows).enumerate() {
-        to.0[..k].copy_from_slice(a.row(i));
+        to[..k].copy_from_slice(a.row(i));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A few rows times a few vectors of columns of the result, held in registers while one chunk of k goes by.
 
-use super::{CHUNK, Write};
-use super::pack::{Line, Row};
+use super::Write;
+use super::pack::Line;
 use crate::kernels::isa::{LANES, Simd};
 
 /// Steps of k between two requests for a row of the result: 14 rows in 256 steps.
@@ -10,8 +10,8 @@ const STRETCH: usize = 16;
 /// The rows of A that a tile reads.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
-    /// One stored row for each row of the tile.
-    Rows(&'a [Row]),
+    /// One stored row for each row of the tile: from the first one's chunk of k on, and how far apart they begin.
+    Rows(&'a [f32], usize),
     /// For each k, a value for each row of the tile.
     Columns(&'a [f32]),
 }
@@ -51,7 +51,7 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
 ) {
     let (b, _) = b.as_chunks::<VECTORS>();
     let sums = match left {
-        Left::Rows(rows) => by_rows::<S, HEIGHT, VECTORS>(s, rows, b, c, first),
+        Left::Rows(rows, stride) => by_rows::<S, HEIGHT, VECTORS>(s, rows, stride, b, c, first),
         Left::Columns(columns) => by_columns::<S, HEIGHT, VECTORS>(s, columns, b, c, first),
     };
     let zero = s.splat(0.0);
@@ -80,20 +80,21 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
 #[inline(always)]
 fn by_rows<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     s: S,
-    rows: &[Row],
+    rows: &[f32],
+    stride: usize,
     b: &[[Line; VECTORS]],
     c: &[&mut [f32]],
     first: usize,
 ) -> [[S::V; VECTORS]; HEIGHT] {
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
-    let Some(rows) = rows.first_chunk::<HEIGHT>() else { return sums };
-    let b = &b[..b.len().min(CHUNK)];
+    assert!(rows.len() >= (HEIGHT - 1) * stride + b.len());
     for (i, b) in b.chunks(STRETCH).enumerate() {
         ask_for(s, c.get(i), first, VECTORS);
         for (p, b) in b.iter().enumerate() {
             let b = lines(s, b);
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = s.splat(row.0[i * STRETCH + p]);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: i · STRETCH + p is below the number of `b`, row below HEIGHT: the assertion above.
+                let a = s.splat(unsafe { *rows.get_unchecked(row * stride + i * STRETCH + p) });
                 for (sum, b) in sums.iter_mut().zip(&b) {
                     *sum = s.fma(a, *b, *sum);
                 }
