@@ -56,8 +56,12 @@ impl<W: Tensors> Model<W> {
         };
         let mut waiting = order.as_slice();
         while !waiting.is_empty() || !run.active.is_empty() {
-            waiting = run.admit(prompts, waiting, &mut answers)?;
-            run.advance(&mut answers)?;
+            // On a worker thread, so that the many small kernels of a token need no way to another thread and back.
+            waiting = rayon::scope(|_| {
+                let waiting = run.admit(prompts, waiting, &mut answers)?;
+                run.advance(&mut answers)?;
+                Ok::<_, ModelError>(waiting)
+            })?;
             let answered = prompts.len() - waiting.len() - run.active.len();
             if progress(answered).is_break() {
                 return Err(ModelError::Stopped);

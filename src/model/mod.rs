@@ -16,7 +16,6 @@ pub mod generate;
 pub mod gguf;
 pub mod init;
 pub mod mapped;
-mod packed;
 pub mod quant;
 pub mod safetensors;
 pub mod score;

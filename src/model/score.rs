@@ -40,10 +40,13 @@ impl<W: Tensors> Model<W> {
                 next += 1;
             }
             collected.clear();
-            decoder.forward(&self.weights, &batch, Keep::Nothing)?;
-            decoder.logits(&self.weights, &mut |_, logits| {
-                collected.extend_from_slice(logits);
-                Ok(())
+            // On a worker thread, as in `generate`.
+            rayon::scope(|_| {
+                decoder.forward(&self.weights, &batch, Keep::Nothing)?;
+                decoder.logits(&self.weights, &mut |_, logits| {
+                    collected.extend_from_slice(logits);
+                    Ok(())
+                })
             })?;
             let mut rest = collected.as_slice();
             for (index, scored) in sequences.iter().enumerate().take(next).skip(first) {

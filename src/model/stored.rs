@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::ModelError;
 use super::decoder::{Pairs, Place, Tensors};
 use super::mapped::Mapped;
-use super::packed::{Packed, matmul_packed};
 use super::quant::{self, BlockType};
 use super::weights::{Layout, Tensor};
 use crate::kernels::gemm::Write;
+use crate::kernels::packed::{Packed, matmul_packed};
 
 /// A model's parameters, most of them still in their files.
 #[derive(Clone, Debug)]

@@ -56,7 +56,7 @@ pub struct Header {
 /// An open GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
-    pub header: Header,
+    pub header: Arc<Header>,
     pub map: Arc<Mapped>,
 }
 
@@ -64,7 +64,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Gguf, GgufError> {
         let map = Mapped::open(path)?;
         let header = Header::parse(&map)?;
-        Ok(Gguf { header, map: Arc::new(map) })
+        Ok(Gguf { header: Arc::new(header), map: Arc::new(map) })
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {
