@@ -6,15 +6,21 @@
 
 mod activations;
 mod block_type;
+mod dot;
+mod formats;
+mod panel;
+#[cfg(test)]
 mod plain;
+mod quantized;
 #[cfg(test)]
 pub(super) mod tests;
+mod tile;
 pub mod values;
-
-use rayon::prelude::*;
+mod words;
 
 use super::gemm::{Mat, Write, matmul};
 pub use block_type::{BlockType, SUPER_BLOCK};
+use formats::Kind;
 
 /// A matrix of packed rows, one after the other: `rows` outputs of `cols` values each. Its bytes may begin at any address.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +62,14 @@ pub fn matmul_packed(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
     if y.is_empty() {
         return;
     }
-    match w.ty {
-        BlockType::F32 | BlockType::F16 | BlockType::Bf16 => {
-            let mut wide = vec![0.0; w.rows * w.cols];
-            values::unpack(w.ty, w.bytes, &mut wide);
-            matmul(Mat::new(x, m, w.cols), Mat::new(&wide, w.rows, w.cols).t(), y, write);
-        }
-        _ => y.par_chunks_mut(w.rows).enumerate().for_each(|(i, y)| plain::row(&x[i * w.cols..][..w.cols], w, y, write)),
+    match Kind::of(w.ty) {
+        Some(kind) if w.cols > 0 => quantized::product(kind, x, w, y, write),
+        _ => floats(x, m, w, y, write),
     }
+}
+
+fn floats(x: &[f32], m: usize, w: Packed, y: &mut [f32], write: Write) {
+    let mut wide = vec![0.0; w.rows * w.cols];
+    values::unpack(w.ty, w.bytes, &mut wide);
+    matmul(Mat::new(x, m, w.cols), Mat::new(&wide, w.rows, w.cols).t(), y, write);
 }

@@ -35,9 +35,9 @@ pub fn row(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
     }
 }
 
-fn block(w: &Levels, q: &[i8; BLOCK]) -> f32 {
-    let product = |i: std::ops::Range<usize>| i.map(|i| w.level[i] * i32::from(q[i])).sum::<i32>() as f32;
-    let sum = |i: std::ops::Range<usize>| i.map(|i| i32::from(q[i])).sum::<i32>() as f32;
+fn block(w: &Levels, q: &[i32; BLOCK]) -> f32 {
+    let product = |i: std::ops::Range<usize>| i.map(|i| w.level[i] * q[i]).sum::<i32>() as f32;
+    let sum = |i: std::ops::Range<usize>| i.map(|i| q[i]).sum::<i32>() as f32;
     if w.halves {
         let t = w.scale[1].mul_add(product(16..32), w.scale[0] * product(0..16));
         let Some(min) = w.min else { return t };

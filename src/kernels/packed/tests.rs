@@ -1,6 +1,7 @@
 //! Products with packed weights against their definition.
 
 use super::*;
+use crate::kernels::isa::{self, Isa};
 use crate::kernels::rng;
 
 fn random(len: usize, stream: u64) -> Vec<f32> {
@@ -76,6 +77,50 @@ fn a_product_is_near_that_of_the_values() {
                 let size = x.iter().zip(&row).map(|(x, w)| (f64::from(*x) * f64::from(*w)).powi(2)).sum::<f64>().sqrt();
                 let error = (f64::from(y[i * n + j]) - exact).abs() / size;
                 assert!(error < if is_float(ty) { 1e-5 } else { 0.03 }, "{ty}: {i} {j}: error {error}");
+            }
+        }
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn every_isa_and_thread_count_gives_the_defined_bits() {
+    let pools: Vec<_> = [1, 2, 3, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).into();
+    for (m, n, k) in [(1, 1, 256), (1, 100, 768), (2, 33, 1536), (7, 64, 512), (13, 47, 1024), (100, 17, 256)] {
+        for ty in BlockType::ALL {
+            check(ty, m, n, k, &pools);
+        }
+    }
+    for (m, n, k) in [(1, 31, 32), (3, 32, 288), (5, 160, 576), (40, 65, 96), (1, 1000, 1504)] {
+        for ty in BlockType::ALL.into_iter().filter(|ty| ty.block_values() < SUPER_BLOCK) {
+            check(ty, m, n, k, &pools);
+        }
+    }
+}
+
+fn check(ty: BlockType, m: usize, n: usize, k: usize, pools: &[rayon::ThreadPool]) {
+    let (x, start, bytes) = (random(m * k, 1), random(m * n, 2), blocks(ty, n, k));
+    // At an odd address.
+    let shifted = [&[0], &bytes[..]].concat();
+    let w = Packed::new(ty, n, k, &shifted[1..]);
+    for write in [Write::Set, Write::Add] {
+        let mut expected = start.clone();
+        if is_float(ty) {
+            let mut wide = vec![0.0; n * k];
+            (0..n).for_each(|j| w.row_into(j, &mut wide[j * k..][..k]));
+            matmul(Mat::new(&x, m, k), Mat::new(&wide, n, k).t(), &mut expected, write);
+        } else {
+            x.chunks(k).zip(expected.chunks_mut(n)).for_each(|(x, y)| plain::row(x, w, y, write));
+        }
+        for isa in Isa::ALL {
+            let Some(_forced) = isa::force(isa) else { continue };
+            for pool in pools {
+                let mut y = start.clone();
+                pool.install(|| matmul_packed(&x, w, &mut y, write));
+                assert_eq!(bits(&y), bits(&expected), "{ty} {m}×{n}×{k} {write:?} {isa:?} {}", pool.current_num_threads());
             }
         }
     }
