@@ -1,14 +1,13 @@
 //! The forward pass.
 
-use crate::kernels::embedding::gather;
 use crate::kernels::gemm::Write;
 use crate::kernels::glu::swiglu_forward;
 use crate::kernels::norm::rms_forward;
-use crate::kernels::rope::{Turn, rope};
+use crate::kernels::rope::{Turn, rope, rope_neighbours};
 
 use super::super::ModelError;
 use super::places::LayerPlaces;
-use super::{Batch, Config, Decoder, Keep, Layer, Tail, attention, linear, room, take_rows};
+use super::{Batch, Config, Decoder, Keep, Layer, Pairs, Tail, Tensors, attention, room, take_rows};
 
 /// How a layer attends: from its queries, keys and values to `out` and, for a backward pass, `lse`.
 pub(super) trait Attend {
@@ -29,18 +28,24 @@ impl Attend for Whole<'_> {
 
 impl Decoder {
     /// Runs whole sequences up to the normalised last activations of the wanted rows; [`Decoder::logits`] makes logits of them.
-    pub fn forward(&mut self, weights: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
+    pub fn forward(&mut self, weights: &dyn Tensors, batch: &Batch, keep: Keep) -> Result<(), ModelError> {
         let mut whole = Whole { heads: self.heads, starts: &batch.starts };
         self.forward_with(weights, batch, keep, &mut whole)
     }
 
-    pub(super) fn forward_with(&mut self, weights: &[f32], batch: &Batch, keep: Keep, attend: &mut dyn Attend) -> Result<(), ModelError> {
+    pub(super) fn forward_with(
+        &mut self,
+        weights: &dyn Tensors,
+        batch: &Batch,
+        keep: Keep,
+        attend: &mut dyn Attend,
+    ) -> Result<(), ModelError> {
         batch.check(&self.config)?;
         self.reach(batch);
         let (d, depth) = (self.config.hidden_size, self.layers.len());
         let mut x = std::mem::take(&mut self.layers[0].x);
         room(&mut x, batch.rows(), d);
-        gather(&weights[self.places.embed.range.clone()], d, &batch.tokens, &mut x);
+        weights.rows(&self.places.embed, &batch.tokens, &mut x);
         self.layers[0].x = x;
         for index in 0..depth {
             let slot = if keep == Keep::All { index } else { 0 };
@@ -56,13 +61,12 @@ impl Decoder {
         let rows = batch.wanted.len();
         room(&mut self.normed, rows, d);
         room(&mut self.inv_norm, rows, 1);
-        let norm = &weights[self.places.norm.range.clone()];
-        rms_forward(&self.last, norm, self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
+        rms_forward(&self.last, weights.vector(&self.places.norm), self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
         Ok(())
     }
 
     /// Norm, projections, positions and attention of layer `index`, in the buffers of `slot`.
-    fn first_half(&mut self, weights: &[f32], batch: &Batch, index: usize, slot: usize, attend: &mut dyn Attend) {
+    fn first_half(&mut self, weights: &dyn Tensors, batch: &Batch, index: usize, slot: usize, attend: &mut dyn Attend) {
         let (config, places) = (&self.config, &self.places.layers[index]);
         let (rows, d, q_size, kv_size) = (batch.rows(), config.hidden_size, config.query_size(), config.key_value_size());
         let Layer { x, normed1, inv1, q, k, v, out, lse, .. } = &mut self.layers[slot];
@@ -77,17 +81,21 @@ impl Decoder {
         ] {
             room(buffer, rows, width);
         }
-        rms_forward(x, &weights[places.norm1.range.clone()], config.rms_norm_eps, normed1, inv1);
-        linear(normed1, d, &weights[places.q.range.clone()], q_size, q, Write::Set);
-        linear(normed1, d, &weights[places.k.range.clone()], kv_size, k, Write::Set);
-        linear(normed1, d, &weights[places.v.range.clone()], kv_size, v, Write::Set);
-        rope(q, config.num_attention_heads, &batch.positions, &self.rope, Turn::Forward);
-        rope(k, config.num_key_value_heads, &batch.positions, &self.rope, Turn::Forward);
+        rms_forward(x, weights.vector(&places.norm1), config.rms_norm_eps, normed1, inv1);
+        weights.linear(&places.q, normed1, q, Write::Set);
+        weights.linear(&places.k, normed1, k, Write::Set);
+        weights.linear(&places.v, normed1, v, Write::Set);
+        for (x, heads) in [(&mut *q, config.num_attention_heads), (&mut *k, config.num_key_value_heads)] {
+            match weights.pairs() {
+                Pairs::Halves => rope(x, heads, &batch.positions, &self.rope, Turn::Forward),
+                Pairs::Neighbours => rope_neighbours(x, heads, &batch.positions, &self.rope),
+            }
+        }
         attend.attend(index, q, k, v, out, lse);
     }
 
     /// From the attention's output to the layer's, which goes to `spare`. Of the last layer only the wanted rows.
-    fn second_half(&mut self, weights: &[f32], batch: &Batch, index: usize, slot: usize) {
+    fn second_half(&mut self, weights: &dyn Tensors, batch: &Batch, index: usize, slot: usize) {
         let (config, places) = (&self.config, &self.places.layers[index]);
         let Layer { x, out, tail, .. } = &mut self.layers[slot];
         if index + 1 < self.places.layers.len() {
@@ -103,7 +111,7 @@ impl Decoder {
 }
 
 impl Tail {
-    fn forward(&mut self, config: &Config, places: &LayerPlaces, weights: &[f32], x: &[f32], out: &[f32], y: &mut Vec<f32>) {
+    fn forward(&mut self, config: &Config, places: &LayerPlaces, weights: &dyn Tensors, x: &[f32], out: &[f32], y: &mut Vec<f32>) {
         let (d, ff) = (config.hidden_size, config.intermediate_size);
         let rows = x.len() / d;
         let Tail { middle, normed2, inv2, gate, up, glu } = self;
@@ -113,12 +121,12 @@ impl Tail {
             room(buffer, rows, width);
         }
         middle.copy_from_slice(x);
-        linear(out, config.query_size(), &weights[places.o.range.clone()], d, middle, Write::Add);
-        rms_forward(middle, &weights[places.norm2.range.clone()], config.rms_norm_eps, normed2, inv2);
-        linear(normed2, d, &weights[places.gate.range.clone()], ff, gate, Write::Set);
-        linear(normed2, d, &weights[places.up.range.clone()], ff, up, Write::Set);
+        weights.linear(&places.o, out, middle, Write::Add);
+        rms_forward(middle, weights.vector(&places.norm2), config.rms_norm_eps, normed2, inv2);
+        weights.linear(&places.gate, normed2, gate, Write::Set);
+        weights.linear(&places.up, normed2, up, Write::Set);
         swiglu_forward(gate, up, glu);
         y.copy_from_slice(middle);
-        linear(glu, ff, &weights[places.down.range.clone()], d, y, Write::Add);
+        weights.linear(&places.down, glu, y, Write::Add);
     }
 }

@@ -2,6 +2,7 @@
 
 mod differences;
 mod judge;
+mod plain;
 
 use super::super::config::tests::tiny;
 use super::super::{Config, Weights};
