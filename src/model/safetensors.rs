@@ -17,8 +17,7 @@ const MAX_INDEX: u64 = 64 << 20;
 
 /// Reads the weights that `config` asks for from a folder; every one of them must be there, and nothing that would be left unused.
 pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError> {
-    let mut loading = Loading { weights: Weights::zeros(config)?, missing: BTreeSet::new(), tied: config.tie_word_embeddings };
-    loading.missing = loading.weights.layout.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+    let mut loading = Loading::of(Weights::zeros(config)?, config.tie_word_embeddings);
     let single = folder.join("model.safetensors");
     if single.exists() {
         loading.file(&single)?;
@@ -27,10 +26,14 @@ pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError
             loading.file(&folder.join(shard))?;
         }
     }
-    match loading.missing.first() {
-        Some(name) => Err(ModelError::malformed(format!("`{}`", folder.display()), format!("tensor `{name}` is missing"))),
-        None => Ok(loading.weights),
-    }
+    loading.finish(folder)
+}
+
+/// Reads every tensor of a layout from one file.
+pub fn read_file(path: &Path, room: Weights) -> Result<Weights, ModelError> {
+    let mut loading = Loading::of(room, false);
+    loading.file(path)?;
+    loading.finish(path)
 }
 
 /// Header with sorted keys, tensors in the layout's order, no gaps.
@@ -61,6 +64,18 @@ struct Loading {
 }
 
 impl Loading {
+    fn of(weights: Weights, tied: bool) -> Loading {
+        let missing = weights.layout.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        Loading { weights, missing, tied }
+    }
+
+    fn finish(self, path: &Path) -> Result<Weights, ModelError> {
+        match self.missing.first() {
+            Some(name) => Err(ModelError::malformed(format!("`{}`", path.display()), format!("tensor `{name}` is missing"))),
+            None => Ok(self.weights),
+        }
+    }
+
     fn file(&mut self, path: &Path) -> Result<(), ModelError> {
         let what = || format!("`{}`", path.display());
         let bytes = read_limited(path, MAX_FILE)?;

@@ -46,12 +46,12 @@ impl Cache {
 impl Decoder {
     /// Runs whole sequences, `slots[i]` being the cache slot of the batch's sequence i.
     pub fn prefill(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
-        self.forward_with(weights, batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
+        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
     }
 
     /// Runs one further token of each sequence (a batch of [`Batch::push_next`]).
     pub fn advance(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
-        self.forward_with(weights, batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
+        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::schedule::{Schedule, Shape};
 use crate::model::Config;
+use crate::model::decoder::Keep;
 use crate::steps::{Field, Params, Problem, Type};
 
 pub static ARCH: &[Field] = &[
@@ -60,6 +61,12 @@ macro_rules! with_training_fields {
                 "Training stops after so many validations without a new best one; 0 means never.",
             ),
             Field::default("checkpoint_steps", Type::Int(1, 1 << 40), "100", "Steps after which a killed training can go on at the latest."),
+            Field::default(
+                "gradient_checkpointing",
+                Type::Bool,
+                "false",
+                "Keeps only each layer's input and attention for the backward pass and computes the rest again: less memory, more time, the same bits.",
+            ),
             Field::default("seed", Type::Int(0, i64::MAX), "0", "Decides the first weights and the order of the examples."),
         ]
     };
@@ -100,10 +107,19 @@ pub struct Training {
     pub eval_steps: u64,
     pub early_stopping_patience: u64,
     pub checkpoint_steps: u64,
+    pub gradient_checkpointing: bool,
     pub seed: u64,
 }
 
+/// What of a training changes no bit of its result.
+pub const UNKEYED: &[&str] = &["gradient_checkpointing"];
+
 impl Training {
+    /// What the forward pass keeps.
+    pub fn keep(&self) -> Keep {
+        if self.gradient_checkpointing { Keep::Inputs } else { Keep::All }
+    }
+
     pub fn schedule(&self) -> Schedule {
         let Training { lr_scheduler_type: shape, learning_rate: peak, warmup_steps, max_steps, .. } = *self;
         Schedule { shape, peak, warmup_steps, max_steps }

@@ -6,7 +6,7 @@ use super::super::super::{Config, Weights};
 use super::super::{Batch, Decoder};
 use super::{assert_close, batch, gradient, targets, tiny, untied, weights};
 
-type Tensors = BTreeMap<String, Vec<f64>>;
+pub(super) type Tensors = BTreeMap<String, Vec<f64>>;
 
 fn rms(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
     let inv = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + eps).sqrt();
@@ -72,7 +72,7 @@ fn run(config: &Config, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
     x.iter().map(|x| linear(&rms(x, &w["model.norm.weight"], eps), head)).collect()
 }
 
-fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
+pub(super) fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
     let mut rows = vec![];
     for bounds in batch.starts.windows(2) {
         rows.extend(run(config, w, &batch.tokens[bounds[0]..bounds[1]]));
@@ -81,7 +81,7 @@ fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
     batch.wanted.iter().zip(targets).map(of).sum::<f64>() / targets.len() as f64
 }
 
-fn tensors(weights: &Weights) -> Tensors {
+pub(super) fn tensors(weights: &Weights) -> Tensors {
     weights.iter().map(|(name, _, values)| (name.to_string(), values.iter().map(|v| f64::from(*v)).collect())).collect()
 }
 
