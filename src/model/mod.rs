@@ -24,7 +24,7 @@ pub mod weights;
 use std::path::Path;
 
 pub use chat::{ChatTemplate, Message};
-pub use config::Config;
+pub use config::{Activation, Config};
 pub use error::{ModelError, read_limited};
 pub use example::{Encoder, Example};
 pub use generate::Generate;

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use crate::kernels::embedding::scatter_add;
 use crate::kernels::gemm::{Mat, Write, matmul};
-use crate::kernels::glu::swiglu_backward;
+use crate::kernels::glu::{geglu_backward, swiglu_backward};
 use crate::kernels::norm::rms_backward;
 use crate::kernels::rope::{Rope, Turn, rope};
 
-use super::super::ModelError;
+use super::super::{Activation, ModelError};
 use super::attention::{self, Heads, Seen};
 use super::forward::Numbers;
 use super::places::{LayerPlaces, Place};
@@ -198,7 +198,10 @@ impl Tail {
         if !needs.glu {
             return;
         }
-        swiglu_backward(dglu, &self.gate, &self.up, dgate, dup);
+        match config.hidden_act {
+            Activation::Silu => swiglu_backward(dglu, &self.gate, &self.up, dgate, dup),
+            Activation::GeluTanh => geglu_backward(dglu, &self.gate, &self.up, dgate, dup),
+        }
         let into = needs.middle.then_some((&mut dnormed[..], Write::Set));
         pass.linear(&places.gate, &self.normed2, d, dgate, into, (gradients, low));
         let into = needs.middle.then_some((&mut dnormed[..], Write::Add));

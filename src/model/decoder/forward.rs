@@ -2,11 +2,11 @@
 
 use crate::kernels::embedding::gather;
 use crate::kernels::gemm::Write;
-use crate::kernels::glu::swiglu_forward;
+use crate::kernels::glu::{geglu_forward, swiglu_forward};
 use crate::kernels::norm::rms_forward;
 use crate::kernels::rope::{Rope, Turn, rope};
 
-use super::super::ModelError;
+use super::super::{Activation, ModelError};
 use super::places::{LayerPlaces, Place};
 use super::{Batch, Config, Decoder, Front, Keep, Kept, Tail, Work, attention, linear, room, take_rows};
 
@@ -160,7 +160,10 @@ impl Tail {
         rms_forward(middle, numbers.weight(&places.norm2), config.rms_norm_eps, normed2, inv2);
         numbers.linear(&places.gate, normed2, d, gate, Write::Set, low);
         numbers.linear(&places.up, normed2, d, up, Write::Set, low);
-        swiglu_forward(gate, up, glu);
+        match config.hidden_act {
+            Activation::Silu => swiglu_forward(gate, up, glu),
+            Activation::GeluTanh => geglu_forward(gate, up, glu),
+        }
     }
 
     /// The layer's output.

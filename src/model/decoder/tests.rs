@@ -5,7 +5,7 @@ mod differences;
 mod judge;
 
 use super::super::config::tests::tiny;
-use super::super::{Config, Weights};
+use super::super::{Activation, Config, Weights};
 use super::cache::Cache;
 use super::{Batch, Decoder, Keep};
 use crate::kernels::loss::cross_entropy;
@@ -13,6 +13,11 @@ use crate::kernels::rng;
 
 pub(super) fn untied() -> Config {
     Config { tie_word_embeddings: false, num_key_value_heads: 4, ..tiny() }
+}
+
+/// GeGLU, and a window that is shorter than most sequences.
+pub(super) fn other() -> Config {
+    Config { hidden_act: Activation::GeluTanh, sliding_window: Some(4), ..tiny() }
 }
 
 /// Larger than at the start of a training, so that every gradient is far from zero, but not so large that attention saturates.
@@ -199,16 +204,19 @@ fn a_row_does_not_depend_on_its_company() {
 
 #[test]
 fn a_cached_token_gives_the_same_bits_as_a_whole_sequence() {
-    let config = tiny();
-    let weights = weights(&config);
-    let mut decoder = Decoder::new(&config).unwrap();
-    let (one, two) = (sequence(&config, 1, 12), sequence(&config, 2, 8));
+    [tiny(), other()].iter().for_each(cached_tokens_are_as_whole_sequences);
+}
+
+fn cached_tokens_are_as_whole_sequences(config: &Config) {
+    let weights = weights(config);
+    let mut decoder = Decoder::new(config).unwrap();
+    let (one, two) = (sequence(config, 1, 12), sequence(config, 2, 8));
     let mut whole = Batch::default();
     whole.push(&one, 5..12);
     whole.push(&two, 1..8);
     decoder.forward(&weights.data, &whole, Keep::Nothing).unwrap();
     let expected = logits(&mut decoder, &weights);
-    let mut cache = Cache::new(&config, 3, 12);
+    let mut cache = Cache::new(config, 3, 12);
     let mut batch = Batch::default();
     batch.push(&one[..5], 4..5);
     batch.push(&two[..1], 0..1);

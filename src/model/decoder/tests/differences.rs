@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::{Config, Weights};
+use super::super::super::{Activation, Config, Weights};
 use super::super::{Batch, Decoder};
-use super::{assert_close, batch, gradient, targets, tiny, untied, weights};
+use super::{assert_close, batch, gradient, other, targets, tiny, untied, weights};
 
 pub(super) type Tensors = BTreeMap<String, Vec<f64>>;
 
@@ -36,6 +36,13 @@ fn soft(scores: &[f64]) -> Vec<f64> {
     exps.iter().map(|e| e / sum).collect()
 }
 
+fn act(config: &Config, g: f64) -> f64 {
+    match config.hidden_act {
+        Activation::Silu => g / (1.0 + libm::exp(-g)),
+        Activation::GeluTanh => 0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g))),
+    }
+}
+
 /// Logits after every token of one sequence.
 fn run(config: &Config, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
     let (d, hd, eps) = (config.hidden_size, config.head_dim, f64::from(config.rms_norm_eps));
@@ -57,14 +64,15 @@ fn run(config: &Config, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
             let mut attended = vec![];
             for head in 0..config.num_attention_heads {
                 let group = head / (config.num_attention_heads / config.num_key_value_heads);
+                let first = config.sliding_window.map_or(0, |window| (i + 1).saturating_sub(window));
                 let score = |j: usize| (0..hd).map(|c| q[i][head * hd + c] * k[j][group * hd + c]).sum::<f64>() / (hd as f64).sqrt();
-                let p = soft(&(0..=i).map(score).collect::<Vec<_>>());
-                attended.extend((0..hd).map(|c| (0..=i).map(|j| p[j] * v[j][group * hd + c]).sum::<f64>()));
+                let p = soft(&(first..=i).map(score).collect::<Vec<_>>());
+                attended.extend((0..hd).map(|c| (first..=i).map(|j| p[j - first] * v[j][group * hd + c]).sum::<f64>()));
             }
             x.iter_mut().zip(linear(&attended, part("self_attn.o_proj"))).for_each(|(x, y)| *x += y);
             let h = rms(x, part("post_attention_layernorm"), eps);
             let (gate, up) = (linear(&h, part("mlp.gate_proj")), linear(&h, part("mlp.up_proj")));
-            let glu: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + libm::exp(-g)) * u).collect();
+            let glu: Vec<f64> = gate.iter().zip(up).map(|(g, u)| act(config, *g) * u).collect();
             x.iter_mut().zip(linear(&glu, part("mlp.down_proj"))).for_each(|(x, y)| *x += y);
         }
     }
@@ -87,7 +95,7 @@ pub(super) fn tensors(weights: &Weights) -> Tensors {
 
 #[test]
 fn gradients_are_those_of_finite_differences_in_f64() {
-    for config in [tiny(), untied()] {
+    for config in [tiny(), untied(), other()] {
         let weights = weights(&config);
         let batch = batch(&config);
         let targets = targets(&config, &batch);
