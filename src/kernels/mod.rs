@@ -13,6 +13,7 @@ pub mod loss;
 pub mod math;
 pub mod norm;
 pub mod optim;
+pub mod packed;
 pub mod reduce;
 pub mod rng;
 pub mod rope;
@@ -25,10 +26,11 @@ pub use glu::{geglu_backward, geglu_forward, swiglu_backward, swiglu_forward};
 pub use loss::{Divergence, NotFinite, Teacher, cross_entropy, distill, log_softmax_row, mix};
 pub use norm::{rms_backward, rms_forward};
 pub use optim::{AdamW, adamw, sum_squares};
-pub use rope::{Rope, Turn, rope};
+pub use packed::{BlockType, Packed, matmul_packed};
+pub use rope::{Rope, Turn, rope, rope_neighbours};
 
 /// Raised whenever equal inputs would give other bits. It is part of the key of every step that computes with these kernels.
-pub const NUMERICS_VERSION: u32 = 1;
+pub const NUMERICS_VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -79,8 +79,13 @@ impl Layout {
         self.total
     }
 
+    /// A tensor's number in the order.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.by_name.get(name).and_then(|index| self.tensors.get(*index))
+        self.index(name).and_then(|index| self.tensors.get(index))
     }
 }
 
@@ -120,6 +125,12 @@ impl Weights {
     /// How many numbers they are; a tied head counts once.
     pub fn parameters(&self) -> usize {
         self.data.len()
+    }
+}
+
+impl AsRef<[f32]> for Weights {
+    fn as_ref(&self) -> &[f32] {
+        &self.data
     }
 }
 

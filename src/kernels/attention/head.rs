@@ -54,7 +54,8 @@ impl Head<'_> {
     pub fn forward(&self, out: &mut [&mut [f32]], lse: &mut [f32]) {
         for (i, (out, lse)) in out.chunks_mut(QUERIES).zip(lse.chunks_mut(QUERIES)).enumerate() {
             let first = i * QUERIES;
-            let sums = self.attend(self.q.part(first..first + out.len(), 0..self.q.cols), first..first + out.len(), out);
+            let rows = first..first + out.len();
+            let sums = self.attend(self.q.part(rows.clone(), 0..self.q.cols), rows.clone(), rows, out);
             for (lse, (max, sum)) in lse.iter_mut().zip(sums) {
                 *lse = (f64::from(max) + ln64(f64::from(sum))) as f32;
             }
@@ -64,16 +65,14 @@ impl Head<'_> {
     /// Queries (one row of `q` each) that all stand at the last key.
     pub fn last_query(&self, out: &mut [&mut [f32]]) {
         let last = self.k.rows - 1;
-        for (i, out) in out.iter_mut().enumerate() {
-            self.attend(self.q.part(i..i + 1, 0..self.q.cols), last..last + 1, std::slice::from_mut(out));
-        }
+        self.attend(self.q, last..last + 1, std::iter::repeat(last), out);
     }
 
-    /// The queries at `positions`; returns the maximum and the denominator of each softmax.
-    fn attend(&self, q: Mat, positions: Range<usize>, out: &mut [&mut [f32]]) -> Vec<(f32, f32)> {
-        let keys = self.keys(&positions);
+    /// The queries at `positions`, all within `reach`; returns the maximum and the denominator of each softmax.
+    fn attend(&self, q: Mat, reach: Range<usize>, positions: impl Iterator<Item = usize>, out: &mut [&mut [f32]]) -> Vec<(f32, f32)> {
+        let keys = self.keys(&reach);
         SCRATCH.with_borrow_mut(|Scratch { p, .. }| {
-            p.resize(positions.len() * keys.len(), 0.0);
+            p.resize(out.len() * keys.len(), 0.0);
             serial(q, self.k.part(keys.clone(), 0..self.k.cols).t(), &mut rows(p, keys.len()), Write::Set);
             let sums: Vec<_> =
                 positions.zip(p.chunks_exact_mut(keys.len())).map(|(i, p)| softmax(p, self.visible(i, &keys), self.scale)).collect();

@@ -24,10 +24,12 @@ pub enum Isa {
     Neon = 2,
     Avx2 = 3,
     Avx512 = 4,
+    /// AVX-512 with the instructions for products of bytes; all else as [`Isa::Avx512`].
+    Vnni = 5,
 }
 
 impl Isa {
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Vnni];
 
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
@@ -44,8 +46,10 @@ impl Isa {
                     && std::arch::is_x86_feature_detected!("avx512dq")
                     && std::arch::is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni => Isa::Avx512.is_available() && std::arch::is_x86_feature_detected!("avx512vnni"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Vnni => false,
         }
     }
 
@@ -195,7 +199,7 @@ macro_rules! clones {
             match $crate::kernels::isa::current() {
                 // SAFETY: `current` returns an instruction set only if this processor has it.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::isa::Isa::Avx512 => unsafe { avx512($crate::kernels::isa::avx512::Avx512::new(), $($arg),*) },
+                $crate::kernels::isa::Isa::Avx512 | $crate::kernels::isa::Isa::Vnni => unsafe { avx512($crate::kernels::isa::avx512::Avx512::new(), $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::isa::Isa::Avx2 => unsafe { avx2($crate::kernels::isa::avx2::Avx2::new(), $($arg),*) },

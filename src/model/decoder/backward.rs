@@ -48,6 +48,7 @@ struct Scratch {
 /// What all layers share.
 struct Pass<'a> {
     numbers: Numbers<'a>,
+    weights: &'a [f32],
     heads: Heads,
     rope: &'a Rope,
     batch: &'a Batch,
@@ -94,7 +95,7 @@ impl Decoder {
         self.places.check_adapter(adapter)?;
         let total = self.head_backward(weights, gradients, loss)?;
         let Decoder { config, places, heads, rope, keep, kept, work, wanted_out, gradients: buffers, .. } = self;
-        let pass = Pass { numbers: Numbers { config, weights, adapter }, heads: *heads, rope, batch };
+        let pass = Pass { numbers: Numbers { config, weights: &weights, adapter }, weights, heads: *heads, rope, batch };
         let (d, q_size) = (config.hidden_size, config.query_size());
         for index in (places.lowest..kept.len()).rev() {
             let layer_places = &places.layers[index];
@@ -209,7 +210,7 @@ impl Tail {
         if !needs.middle {
             return;
         }
-        rms_backward(dnormed, &self.middle, pass.numbers.weight(&places.norm2), &self.inv2, dx, zeroed(gradients, &places.norm2));
+        rms_backward(dnormed, &self.middle, pass.weight(&places.norm2), &self.inv2, dx, zeroed(gradients, &places.norm2));
         let into = needs.attention.then_some((&mut dout[..], Write::Set));
         pass.linear(&places.o, attended, q_size, dx, into, (gradients, low));
     }
@@ -226,7 +227,7 @@ impl Front {
         gradients: &mut [f32],
         (flow, scratch): (&mut Flow, &mut Scratch),
     ) {
-        let Pass { numbers: Numbers { config, .. }, heads, rope: table, batch } = pass;
+        let Pass { numbers: Numbers { config, .. }, heads, rope: table, batch, .. } = pass;
         let (rows, d, q_size, kv_size) = (batch.rows(), config.hidden_size, config.query_size(), config.key_value_size());
         let Scratch { dnormed, dq, dk, dv, low, .. } = scratch;
         for (buffer, width) in [(&mut *dq, q_size), (&mut *dk, kv_size), (&mut *dv, kv_size), (&mut *dnormed, d)] {
@@ -242,13 +243,17 @@ impl Front {
             pass.linear(place, &self.normed1, d, dy, into, (gradients, low));
         }
         if norms {
-            let norm1 = pass.numbers.weight(&places.norm1);
+            let norm1 = pass.weight(&places.norm1);
             rms_backward(dnormed, &kept.x, norm1, &self.inv1, &mut flow.dx, zeroed(gradients, &places.norm1));
         }
     }
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn weight(&self, place: &Place) -> &'a [f32] {
+        &self.weights[place.range.clone()]
+    }
+
     /// Of `y = x · wᵀ`: the gradients of what learns in it, and that of `x` where somebody asks for it.
     fn linear(
         &self,
@@ -262,7 +267,7 @@ impl Pass<'_> {
         let outputs = place.range.len() / inputs;
         weight_gradient(dy, outputs, x, inputs, place, gradients, Write::Set);
         let dx = into.map(|(dx, write)| {
-            input_gradient(dy, outputs, self.numbers.weight(place), inputs, dx, write);
+            input_gradient(dy, outputs, self.weight(place), inputs, dx, write);
             dx
         });
         if let Some(low_rank) = &place.low_rank {

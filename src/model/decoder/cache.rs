@@ -7,7 +7,7 @@ use crate::kernels::attention::attention_cached;
 use super::super::ModelError;
 use super::attention::{self, Heads};
 use super::forward::Attend;
-use super::{Batch, Config, Decoder, Keep};
+use super::{Batch, Config, Decoder, Keep, Tensors};
 
 /// A fixed number of slots, each for one sequence of at most `capacity` tokens.
 #[derive(Debug)]
@@ -45,12 +45,12 @@ impl Cache {
 
 impl Decoder {
     /// Runs whole sequences, `slots[i]` being the cache slot of the batch's sequence i.
-    pub fn prefill(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+    pub fn prefill(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
         self.forward_with(weights, &[], batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
     }
 
     /// Runs one further token of each sequence (a batch of [`Batch::push_next`]).
-    pub fn advance(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+    pub fn advance(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
         self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
     }
 }

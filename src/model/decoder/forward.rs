@@ -1,14 +1,13 @@
 //! The forward pass.
 
-use crate::kernels::embedding::gather;
 use crate::kernels::gemm::Write;
 use crate::kernels::glu::{geglu_forward, swiglu_forward};
 use crate::kernels::norm::rms_forward;
-use crate::kernels::rope::{Rope, Turn, rope};
+use crate::kernels::rope::{Rope, Turn, rope, rope_neighbours};
 
 use super::super::{Activation, ModelError};
 use super::places::{LayerPlaces, Place};
-use super::{Batch, Config, Decoder, Front, Keep, Kept, Tail, Work, attention, linear, room, take_rows};
+use super::{Batch, Config, Decoder, Front, Keep, Kept, Pairs, Tail, Tensors, Work, attention, room, take_rows};
 
 /// How a layer attends: from its queries, keys and values to `out` and, for a backward pass, `lse`.
 pub(super) trait Attend {
@@ -31,19 +30,15 @@ impl Attend for Whole<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Numbers<'a> {
     pub config: &'a Config,
-    pub weights: &'a [f32],
+    pub weights: &'a dyn Tensors,
     /// Empty if there is none.
     pub adapter: &'a [f32],
 }
 
-impl<'a> Numbers<'a> {
-    pub fn weight(&self, place: &Place) -> &'a [f32] {
-        &self.weights[place.range.clone()]
-    }
-
+impl Numbers<'_> {
     /// `y = x · wᵀ`, with what an adapter adds. `low` is scratch.
-    fn linear(&self, place: &Place, x: &[f32], inputs: usize, y: &mut [f32], write: Write, low: &mut Vec<f32>) {
-        linear(x, inputs, self.weight(place), place.range.len() / inputs, y, write);
+    fn linear(&self, place: &Place, x: &[f32], y: &mut [f32], write: Write, low: &mut Vec<f32>) {
+        self.weights.linear(place, x, y, write);
         if let Some(low_rank) = &place.low_rank {
             low_rank.forward(self.adapter, x, y, low);
         }
@@ -52,19 +47,19 @@ impl<'a> Numbers<'a> {
 
 impl Decoder {
     /// Runs whole sequences up to the normalised last activations of the wanted rows; [`Decoder::logits`] makes logits of them.
-    pub fn forward(&mut self, weights: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
+    pub fn forward(&mut self, weights: &dyn Tensors, batch: &Batch, keep: Keep) -> Result<(), ModelError> {
         self.forward_adapted(weights, &[], batch, keep)
     }
 
     /// The same with an adapter's numbers (see [`Decoder::with_adapter`]).
-    pub fn forward_adapted(&mut self, weights: &[f32], adapter: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
+    pub fn forward_adapted(&mut self, weights: &dyn Tensors, adapter: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
         let mut whole = Whole { heads: self.heads, starts: &batch.starts };
         self.forward_with(weights, adapter, batch, keep, &mut whole)
     }
 
     pub(super) fn forward_with(
         &mut self,
-        weights: &[f32],
+        weights: &dyn Tensors,
         adapter: &[f32],
         batch: &Batch,
         keep: Keep,
@@ -77,7 +72,7 @@ impl Decoder {
         let (d, depth) = (self.config.hidden_size, self.kept.len());
         let mut x = std::mem::take(&mut self.kept[0].x);
         room(&mut x, batch.rows(), d);
-        gather(&weights[self.places.embed.range.clone()], d, &batch.tokens, &mut x);
+        weights.rows(&self.places.embed, &batch.tokens, &mut x);
         self.kept[0].x = x;
         for index in 0..depth {
             self.layer(weights, adapter, batch, index, attend);
@@ -87,13 +82,12 @@ impl Decoder {
         let rows = batch.wanted.len();
         room(&mut self.normed, rows, d);
         room(&mut self.inv_norm, rows, 1);
-        let norm = &weights[self.places.norm.range.clone()];
-        rms_forward(&self.last, norm, self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
+        rms_forward(&self.last, weights.vector(&self.places.norm), self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
         Ok(())
     }
 
     /// A layer, from its input to its output, which goes to `spare`. Of the last layer's second half only the wanted rows.
-    fn layer(&mut self, weights: &[f32], adapter: &[f32], batch: &Batch, index: usize, attend: &mut dyn Attend) {
+    fn layer(&mut self, weights: &dyn Tensors, adapter: &[f32], batch: &Batch, index: usize, attend: &mut dyn Attend) {
         let Decoder { config, places, rope, keep, kept, work, wanted_x, wanted_out, spare, low, .. } = self;
         let numbers = Numbers { config, weights, adapter };
         let (rows, q_size) = (batch.rows(), config.query_size());
@@ -136,12 +130,16 @@ impl Front {
         for (buffer, width) in [(&mut *normed1, d), (&mut *inv1, 1), (&mut *q, q_size), (&mut *k, kv_size), (&mut *v, kv_size)] {
             room(buffer, rows, width);
         }
-        rms_forward(x, numbers.weight(&places.norm1), config.rms_norm_eps, normed1, inv1);
-        numbers.linear(&places.q, normed1, d, q, Write::Set, low);
-        numbers.linear(&places.k, normed1, d, k, Write::Set, low);
-        numbers.linear(&places.v, normed1, d, v, Write::Set, low);
-        rope(q, config.num_attention_heads, positions, table, Turn::Forward);
-        rope(k, config.num_key_value_heads, positions, table, Turn::Forward);
+        rms_forward(x, numbers.weights.vector(&places.norm1), config.rms_norm_eps, normed1, inv1);
+        numbers.linear(&places.q, normed1, q, Write::Set, low);
+        numbers.linear(&places.k, normed1, k, Write::Set, low);
+        numbers.linear(&places.v, normed1, v, Write::Set, low);
+        for (x, heads) in [(q, config.num_attention_heads), (k, config.num_key_value_heads)] {
+            match numbers.weights.pairs() {
+                Pairs::Halves => rope(x, heads, positions, table, Turn::Forward),
+                Pairs::Neighbours => rope_neighbours(x, heads, positions, table),
+            }
+        }
     }
 }
 
@@ -156,10 +154,10 @@ impl Tail {
             room(buffer, rows, width);
         }
         middle.copy_from_slice(x);
-        numbers.linear(&places.o, out, config.query_size(), middle, Write::Add, low);
-        rms_forward(middle, numbers.weight(&places.norm2), config.rms_norm_eps, normed2, inv2);
-        numbers.linear(&places.gate, normed2, d, gate, Write::Set, low);
-        numbers.linear(&places.up, normed2, d, up, Write::Set, low);
+        numbers.linear(&places.o, out, middle, Write::Add, low);
+        rms_forward(middle, numbers.weights.vector(&places.norm2), config.rms_norm_eps, normed2, inv2);
+        numbers.linear(&places.gate, normed2, gate, Write::Set, low);
+        numbers.linear(&places.up, normed2, up, Write::Set, low);
         match config.hidden_act {
             Activation::Silu => swiglu_forward(gate, up, glu),
             Activation::GeluTanh => geglu_forward(gate, up, glu),
@@ -170,6 +168,6 @@ impl Tail {
     fn finish(&self, numbers: Numbers, places: &LayerPlaces, y: &mut Vec<f32>, low: &mut Vec<f32>) {
         room(y, self.inv2.len(), numbers.config.hidden_size);
         y.copy_from_slice(&self.middle);
-        numbers.linear(&places.down, &self.glu, numbers.config.intermediate_size, y, Write::Add, low);
+        numbers.linear(&places.down, &self.glu, y, Write::Add, low);
     }
 }

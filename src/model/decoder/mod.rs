@@ -11,6 +11,7 @@ pub mod cache;
 mod forward;
 mod low_rank;
 mod places;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::kernels::rope::Rope;
 pub use batch::Batch;
 pub use low_rank::LowRank;
 pub use places::{Place, Places};
+pub use tensors::{Pairs, Tensors};
 
 use super::weights::Layout;
 use super::{Adapter, Config, ModelError};
@@ -147,14 +149,13 @@ impl Decoder {
     }
 
     /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
-    pub fn logits(&mut self, weights: &[f32], each: EachLogits) -> Result<(), ModelError> {
+    pub fn logits(&mut self, weights: &dyn Tensors, each: EachLogits) -> Result<(), ModelError> {
         let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = self.inv_norm.len();
-        let head = Mat::new(&weights[self.places.head.range.clone()], vocab, d).t();
         for start in (0..rows).step_by(self.head_rows()) {
             let chunk = start..rows.min(start + self.head_rows());
             self.logits.resize(chunk.len() * vocab, 0.0);
-            matmul(Mat::new(&self.normed[start * d..chunk.end * d], chunk.len(), d), head, &mut self.logits, Write::Set);
+            weights.linear(&self.places.head, &self.normed[start * d..chunk.end * d], &mut self.logits, Write::Set);
             each(chunk, &mut self.logits)?;
         }
         Ok(())

@@ -11,7 +11,11 @@ use super::low_rank::LowRank;
 /// A tensor's place in weights and gradients.
 #[derive(Clone, Debug)]
 pub struct Place {
+    /// Its number in the layout.
+    pub index: usize,
     pub range: Range<usize>,
+    /// Of a matrix: its row length.
+    pub columns: usize,
     /// A frozen tensor gets no gradient, and none is computed for it.
     pub learns: bool,
     /// What is added to a matrix, if anything is; it always learns.
@@ -55,8 +59,10 @@ pub struct Places {
 impl Places {
     pub fn of(config: &Config, layout: &Layout, frozen: &dyn Fn(&str) -> bool) -> Result<Places, ModelError> {
         let place = |name: &str| {
-            let tensor = layout.tensor(name).ok_or_else(|| ModelError::malformed("the weights", format!("`{name}` is missing")))?;
-            Ok::<_, ModelError>(Place { range: tensor.range.clone(), learns: !frozen(name), low_rank: None })
+            let index = layout.index(name).ok_or_else(|| ModelError::malformed("the weights", format!("`{name}` is missing")))?;
+            let tensor = &layout.tensors[index];
+            let columns = tensor.shape.last().copied().unwrap_or(1);
+            Ok::<_, ModelError>(Place { index, range: tensor.range.clone(), columns, learns: !frozen(name), low_rank: None })
         };
         let layers = (0..config.num_hidden_layers).map(|layer| {
             let part = |part: &str| place(&format!("model.layers.{layer}.{part}.weight"));

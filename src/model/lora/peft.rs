@@ -38,17 +38,8 @@ impl Adapter {
     /// An adapter for a model of this shape.
     pub fn load(folder: &Path, config: &Config) -> Result<Adapter, ModelError> {
         let lora = Lora::from_json(&read_limited(&folder.join(CONFIG), MAX_JSON)?)?;
-        let path = folder.join(TENSORS);
-        let size = std::fs::metadata(&path).map_err(|error| ModelError::io("read", &path, error))?.len();
-        // Two bytes for each number at least: nothing is allocated that the file does not hold.
-        let needed = lora.layout(config)?.total() as u64 * 2;
-        if size < needed {
-            let why = format!("it has {size} bytes, and the adapter that {CONFIG} describes needs more than {needed}");
-            return Err(ModelError::malformed(format!("`{}`", path.display()), why));
-        }
-        let mut adapter = Adapter::zeros(config, lora)?;
-        adapter.weights = safetensors::read_file(&path, adapter.weights)?;
-        Ok(adapter)
+        let weights = safetensors::read_file(&folder.join(TENSORS), lora.layout(config)?)?;
+        Ok(Adapter { lora, weights })
     }
 }
 

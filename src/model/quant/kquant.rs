@@ -4,6 +4,7 @@ use half::f16;
 
 use super::SUPER_BLOCK;
 use super::grid::{affine_grid, symmetric_grid};
+use crate::kernels::packed::values::six_place;
 
 /// 16 bytes (scale | min << 4), 64 bytes of four 2-bit values, d, dmin. Groups of 16.
 pub fn pack_q2k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 84]) {
@@ -14,15 +15,6 @@ pub fn pack_q2k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 84]) {
     out[16..80].copy_from_slice(&pack_twos(&grid.q));
     put(out, 80, grid.d);
     put(out, 82, grid.dmin);
-}
-
-pub fn unpack_q2k(bytes: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
-    let (d, dmin) = (get(bytes, 80), get(bytes, 82));
-    for (i, value) in out.iter_mut().enumerate() {
-        let packed = bytes[i / 16];
-        let (scale, min) = (d * f32::from(packed & 15), dmin * f32::from(packed >> 4));
-        *value = scale * f32::from(two(&bytes[16..80], i)) - min;
-    }
 }
 
 /// 32 bytes of third bits, 64 bytes of four 2-bit values, 12 bytes of sixteen 6-bit scales, d. Groups of 16.
@@ -41,18 +33,6 @@ pub fn pack_q3k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 110]) {
     put(out, 108, grid.d);
 }
 
-pub fn unpack_q3k(bytes: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
-    let d = get(bytes, 108);
-    for (i, value) in out.iter_mut().enumerate() {
-        let g = i / 16;
-        let low = bytes[96 + g % 8] >> (4 * (g / 8)) & 15;
-        let high = bytes[104 + g % 4] >> (2 * (g / 4)) & 3;
-        let scale = d * (f32::from(low | high << 4) - 32.0);
-        let third = bytes[i % 32] >> (i / 32) & 1;
-        *value = scale * (f32::from(two(&bytes[32..96], i) | third << 2) - 4.0);
-    }
-}
-
 /// d, dmin, 12 bytes of eight 6-bit scales and minima, 128 bytes of two 4-bit values. Groups of 32.
 pub fn pack_q4k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 144]) {
     let grid = affine_grid::<32>(x, 15, 63);
@@ -60,15 +40,6 @@ pub fn pack_q4k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 144]) {
     put(out, 2, grid.dmin);
     out[4..16].copy_from_slice(&pack_sixes(&grid.scales, &grid.mins));
     out[16..].copy_from_slice(&pack_fours(&grid.q));
-}
-
-pub fn unpack_q4k(bytes: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
-    let (d, dmin) = (get(bytes, 0), get(bytes, 2));
-    let sixes = unpack_sixes(&bytes[4..16]);
-    for (i, value) in out.iter_mut().enumerate() {
-        let (scale, min) = sixes[i / 32];
-        *value = d * f32::from(scale) * f32::from(four(&bytes[16..], i)) - dmin * f32::from(min);
-    }
 }
 
 /// As Q4_K, with 32 bytes of fifth bits before the 4-bit values.
@@ -81,16 +52,6 @@ pub fn pack_q5k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 176]) {
         out[16 + i % 32] |= (level >> 4) << (i / 32);
     }
     out[48..].copy_from_slice(&pack_fours(&grid.q));
-}
-
-pub fn unpack_q5k(bytes: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
-    let (d, dmin) = (get(bytes, 0), get(bytes, 2));
-    let sixes = unpack_sixes(&bytes[4..16]);
-    for (i, value) in out.iter_mut().enumerate() {
-        let (scale, min) = sixes[i / 32];
-        let fifth = bytes[16 + i % 32] >> (i / 32) & 1;
-        *value = d * f32::from(scale) * f32::from(four(&bytes[48..], i) | fifth << 4) - dmin * f32::from(min);
-    }
 }
 
 /// 128 bytes of low halves, 64 bytes of four upper 2-bit parts, 16 signed scales, d. Groups of 16.
@@ -108,30 +69,6 @@ pub fn pack_q6k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 210]) {
     put(out, 208, grid.d);
 }
 
-pub fn unpack_q6k(bytes: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
-    let d = get(bytes, 208);
-    for (i, value) in out.iter_mut().enumerate() {
-        let place = six_place(i);
-        let low = bytes[place.low] >> place.low_shift & 15;
-        let high = bytes[128 + place.high] >> place.high_shift & 3;
-        let scale = f32::from(bytes[192 + i / 16].cast_signed());
-        *value = d * scale * (f32::from(low | high << 4) - 32.0);
-    }
-}
-
-/// Where the six bits of a Q6_K value are: within each half of the block, 32 values run through the low halves twice before the high halves begin.
-struct SixPlace {
-    low: usize,
-    low_shift: usize,
-    high: usize,
-    high_shift: usize,
-}
-
-fn six_place(i: usize) -> SixPlace {
-    let (half, quarter, lane) = (i / 128, i % 128 / 32, i % 32);
-    SixPlace { low: half * 64 + quarter % 2 * 32 + lane, low_shift: quarter / 2 * 4, high: half * 32 + lane, high_shift: quarter * 2 }
-}
-
 /// In each half of the block, byte l holds values l, l + 32, l + 64 and l + 96.
 fn pack_twos(levels: &[u8; SUPER_BLOCK]) -> [u8; 64] {
     let mut bytes = [0u8; 64];
@@ -141,10 +78,6 @@ fn pack_twos(levels: &[u8; SUPER_BLOCK]) -> [u8; 64] {
     bytes
 }
 
-fn two(bytes: &[u8], i: usize) -> u8 {
-    bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3
-}
-
 /// In each quarter of the block, byte l holds values l and l + 32.
 fn pack_fours(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     let mut bytes = [0u8; 128];
@@ -152,10 +85,6 @@ fn pack_fours(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
         bytes[i / 64 * 32 + i % 32] |= (level & 15) << (i % 64 / 32 * 4);
     }
     bytes
-}
-
-fn four(bytes: &[u8], i: usize) -> u8 {
-    bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15
 }
 
 /// Scales and minima of groups 0–3 in the low six bits of bytes 0–3 and 4–7; those of groups 4–7 as halves in bytes 8–11, their upper two bits above the former.
@@ -169,20 +98,6 @@ fn pack_sixes(scales: &[u8; 16], mins: &[u8; 16]) -> [u8; 12] {
     bytes
 }
 
-fn unpack_sixes(bytes: &[u8]) -> [(u8, u8); 8] {
-    std::array::from_fn(|g| {
-        if g < 4 {
-            (bytes[g] & 63, bytes[g + 4] & 63)
-        } else {
-            (bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4, bytes[g + 4] >> 4 | bytes[g] >> 6 << 4)
-        }
-    })
-}
-
 fn put(out: &mut [u8], at: usize, value: f16) {
     out[at..at + 2].copy_from_slice(&value.to_le_bytes());
-}
-
-fn get(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }

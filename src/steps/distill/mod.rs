@@ -218,7 +218,7 @@ fn vocabulary(io: &Io) -> Result<(), Failure> {
     let teacher = io.one("teacher")?;
     let (vocab_size, tokenizer, chat) = match folder::gguf_file(teacher)? {
         Some(_) => {
-            let model = Model::load(teacher)?;
+            let model = Model::open(teacher)?;
             (model.config.vocab_size, model.tokenizer, model.chat)
         }
         None => {
