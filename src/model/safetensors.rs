@@ -20,17 +20,17 @@ const MAX_INDEX: u64 = 64 << 20;
 
 /// Reads the weights that `config` asks for from a folder; every one of them must be there, and nothing that would be left unused.
 pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError> {
-    let spans = Finding::in_folder(folder, config)?.spans;
-    // Only now that all that the configuration promises is known to be in the files is memory taken for it.
-    let mut weights = Weights::zeros(config)?;
-    for (name, span) in &spans {
-        let Some(out) = weights.get_mut(name) else { continue };
-        span.unpack(out).map_err(|why| ModelError::malformed(format!("`{}`", folder.display()), format!("tensor `{name}`: {why}")))?;
-    }
-    Ok(weights)
+    Finding::in_folder(folder, config)?.unpack(folder)
 }
 
-/// The same with the weights left in their files.
+/// Reads every tensor of a layout from one file, which must hold no other.
+pub fn read_file(path: &Path, layout: Layout) -> Result<Weights, ModelError> {
+    let mut finding = Finding { layout, spans: BTreeMap::new(), tied: false };
+    finding.file(path)?;
+    finding.complete(path)?.unpack(path)
+}
+
+/// The same as [`read_folder`] with the weights left in their files.
 pub fn open_folder(folder: &Path, config: &Config) -> Result<Stored, ModelError> {
     let Finding { layout, mut spans, .. } = Finding::in_folder(folder, config)?;
     Stored::new(Arc::new(layout), Pairs::Halves, &mut |tensor| {
@@ -79,10 +79,25 @@ impl Finding {
                 finding.file(&folder.join(shard))?;
             }
         }
-        match finding.layout.tensors.iter().find(|tensor| !finding.spans.contains_key(&tensor.name)) {
-            Some(tensor) => Err(ModelError::malformed(format!("`{}`", folder.display()), format!("tensor `{}` is missing", tensor.name))),
-            None => Ok(finding),
+        finding.complete(folder)
+    }
+
+    fn complete(self, place: &Path) -> Result<Finding, ModelError> {
+        match self.layout.tensors.iter().find(|tensor| !self.spans.contains_key(&tensor.name)) {
+            Some(tensor) => Err(ModelError::malformed(format!("`{}`", place.display()), format!("tensor `{}` is missing", tensor.name))),
+            None => Ok(self),
         }
+    }
+
+    /// Only now that all that the layout promises is known to be in the files is memory taken for it.
+    fn unpack(self, place: &Path) -> Result<Weights, ModelError> {
+        let data = vec![0.0; self.layout.total()];
+        let mut weights = Weights { layout: Arc::new(self.layout), data };
+        for (name, span) in &self.spans {
+            let Some(out) = weights.get_mut(name) else { continue };
+            span.unpack(out).map_err(|why| ModelError::malformed(format!("`{}`", place.display()), format!("tensor `{name}`: {why}")))?;
+        }
+        Ok(weights)
     }
 
     fn file(&mut self, path: &Path) -> Result<(), ModelError> {

@@ -73,6 +73,8 @@ fn smollm2_has_the_perplexity_of_f64() {
         head_dim: config.head_dim,
         eps: f64::from(config.rms_norm_eps),
         theta: f64::from(config.rope_theta),
+        window: config.sliding_window,
+        act: plain::silu,
     };
     let theirs = likelihood(plain::run(shape, &widened, &tokens[..tokens.len() - 1]).into_iter(), &tokens);
     let moved = libm::exp(ours - theirs) - 1.0;

@@ -12,7 +12,7 @@ use crate::model::decoder::Pairs;
 use crate::model::quant::{BlockType, quantize};
 use crate::model::stored::Span;
 use crate::model::weights::{Layout, Tensor};
-use crate::model::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, Weights};
+use crate::model::{Activation, ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, Weights};
 
 /// `(part of a layer as Hugging Face names it, as GGUF names it)`
 const PARTS: [(&str, &str); 9] = [
@@ -118,6 +118,7 @@ pub fn save(
 /// Everything that llama.cpp wants to know. `file_type` is `llama_ftype`. No name is written: it would make equal models unequal files.
 pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
     let config = &model.config;
+    refuse_what_it_cannot_say(config)?;
     let number = |n: usize| {
         u32::try_from(n).map(Value::U32).map_err(|_| ModelError::TooLarge {
             what: "a size of the model".to_string(),
@@ -147,6 +148,18 @@ pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, M
     entries.extend(tokens::write(model)?);
     entries.push(("tokenizer.chat_template", Value::from(model.chat.source())));
     Ok(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+}
+
+/// llama.cpp's `llama` has SwiGLU and full attention, and no key for anything else.
+fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
+    if config.hidden_act != Activation::Silu {
+        return Err(ModelError::unsupported("an MLP with GeLU", "llama.cpp's Llama has SwiGLU only; train with `hidden_act = \"silu\"`"));
+    }
+    if let Some(window) = config.window() {
+        let why = "llama.cpp's Llama sees all tokens; train without `sliding_window`";
+        return Err(ModelError::unsupported(format!("a sliding window of {window} tokens"), why));
+    }
+    Ok(())
 }
 
 /// The converter's `61K`, `1.2M`, `135M`: two digits at least.
@@ -244,6 +257,8 @@ fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
         num_key_value_heads: fields.size("llama.attention.head_count_kv", Some(heads))?,
         head_dim,
         max_position_embeddings: fields.size("llama.context_length", None)?,
+        hidden_act: Activation::Silu,
+        sliding_window: None,
         rms_norm_eps: fields.number("llama.attention.layer_norm_rms_epsilon", None)?,
         rope_theta: fields.number("llama.rope.freq_base", Some(1e4))?,
         tie_word_embeddings: file.tensor("output.weight").is_none(),

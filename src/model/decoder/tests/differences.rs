@@ -1,12 +1,12 @@
 //! Losses and their finite differences by a plain f64 implementation.
 
-use super::super::super::{Config, Weights};
+use super::super::super::{Activation, Config, Weights};
 use super::super::{Batch, Decoder, Keep};
-use super::plain::{Shape, Tensors, run, soft};
-use super::{assert_close, batch, gradient, sequence, targets, tiny, untied, weights};
+use super::plain::{Shape, Tensors, gelu_tanh, run, silu, soft};
+use super::{assert_close, batch, gradient, other, sequence, targets, tiny, untied, weights};
 use crate::kernels::loss::cross_entropy;
 
-fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
+pub(super) fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
     let shape = Shape {
         layers: config.num_hidden_layers,
         heads: config.num_attention_heads,
@@ -14,6 +14,11 @@ fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
         head_dim: config.head_dim,
         eps: f64::from(config.rms_norm_eps),
         theta: f64::from(config.rope_theta),
+        window: config.sliding_window,
+        act: match config.hidden_act {
+            Activation::Silu => silu,
+            Activation::GeluTanh => gelu_tanh,
+        },
     };
     let mut rows = vec![];
     for bounds in batch.starts.windows(2) {
@@ -23,13 +28,13 @@ fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
     batch.wanted.iter().zip(targets).map(of).sum::<f64>() / targets.len() as f64
 }
 
-fn tensors(weights: &Weights) -> Tensors {
+pub(super) fn tensors(weights: &Weights) -> Tensors {
     weights.iter().map(|(name, _, values)| (name.to_string(), values.iter().map(|v| f64::from(*v)).collect())).collect()
 }
 
 #[test]
 fn gradients_are_those_of_finite_differences_in_f64() {
-    for config in [tiny(), untied()] {
+    for config in [tiny(), untied(), other()] {
         let weights = weights(&config);
         let batch = batch(&config);
         let targets = targets(&config, &batch);

@@ -14,6 +14,8 @@ pub struct Shape {
     pub head_dim: usize,
     pub eps: f64,
     pub theta: f64,
+    pub window: Option<usize>,
+    pub act: fn(f64) -> f64,
 }
 
 fn rms(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
@@ -37,6 +39,14 @@ fn turn(x: &mut [f64], head_dim: usize, position: usize, theta: f64) {
     }
 }
 
+pub fn silu(g: f64) -> f64 {
+    g / (1.0 + libm::exp(-g))
+}
+
+pub fn gelu_tanh(g: f64) -> f64 {
+    0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g)))
+}
+
 /// Probabilities of scores.
 pub fn soft(scores: &[f64]) -> Vec<f64> {
     let max = scores.iter().copied().fold(f64::MIN, f64::max);
@@ -47,7 +57,7 @@ pub fn soft(scores: &[f64]) -> Vec<f64> {
 
 /// Logits after every token of one sequence.
 pub fn run(shape: Shape, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let Shape { layers, heads, kv_heads, head_dim: hd, eps, theta } = shape;
+    let Shape { layers, heads, kv_heads, head_dim: hd, eps, theta, window, act } = shape;
     let embed = &w["model.embed_tokens.weight"];
     let d = w["model.norm.weight"].len();
     let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embed[*t as usize * d..][..d].to_vec()).collect();
@@ -68,13 +78,14 @@ pub fn run(shape: Shape, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
             for head in 0..heads {
                 let group = head / (heads / kv_heads);
                 let score = |j: usize| (0..hd).map(|c| q[i][head * hd + c] * k[j][group * hd + c]).sum::<f64>() / (hd as f64).sqrt();
-                let p = soft(&(0..=i).map(score).collect::<Vec<_>>());
-                attended.extend((0..hd).map(|c| (0..=i).map(|j| p[j] * v[j][group * hd + c]).sum::<f64>()));
+                let first = window.map_or(0, |window| (i + 1).saturating_sub(window));
+                let p = soft(&(first..=i).map(score).collect::<Vec<_>>());
+                attended.extend((0..hd).map(|c| (first..=i).map(|j| p[j - first] * v[j][group * hd + c]).sum::<f64>()));
             }
             x.iter_mut().zip(linear(&attended, part("self_attn.o_proj"))).for_each(|(x, y)| *x += y);
             let h = rms(x, part("post_attention_layernorm"), eps);
             let (gate, up) = (linear(&h, part("mlp.gate_proj")), linear(&h, part("mlp.up_proj")));
-            let glu: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + libm::exp(-g)) * u).collect();
+            let glu: Vec<f64> = gate.iter().zip(up).map(|(g, u)| act(*g) * u).collect();
             x.iter_mut().zip(linear(&glu, part("mlp.down_proj"))).for_each(|(x, y)| *x += y);
         }
     }
