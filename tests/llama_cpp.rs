@@ -11,11 +11,14 @@ use slmops::base::Cancel;
 use slmops::kernels::rng;
 use slmops::model::chat::Ending;
 use slmops::model::quant::{BlockType, dequantize, quantize};
-use slmops::model::{ChatTemplate, Config, Generate, Message, Model, Tokenizer, Weights, gguf};
+use slmops::model::{Activation, ChatTemplate, Config, Generate, Message, Model, Tokenizer, Weights, gguf};
 use slmops::steps::dataset::record::{self, Record};
 use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
+
+#[path = "llama_cpp/smollm2.rs"]
+mod smollm2;
 
 /// Runs a command of the judge and returns what it found.
 fn judge(arguments: &[&str]) -> Value {
@@ -111,6 +114,8 @@ fn config(layers: usize, hidden_size: usize, tie_word_embeddings: bool) -> Confi
         num_key_value_heads: 2,
         head_dim: hidden_size / 8,
         max_position_embeddings: 512,
+        hidden_act: Activation::Silu,
+        sliding_window: None,
         rms_norm_eps: 1e-5,
         rope_theta: 1e4,
         tie_word_embeddings,

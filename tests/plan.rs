@@ -119,6 +119,26 @@ fn find_wants_exactly_one() {
     assert_eq!(plan.select(&["x"]).unwrap().targets.len(), 2);
 }
 
+/// Two trainings that differ only in how they are computed are one action.
+#[test]
+fn what_changes_no_result_makes_no_second_step() {
+    let space = tempfile::tempdir().unwrap();
+    std::fs::write(space.path().join("a.jsonl"), "").unwrap();
+    let train = |name: &str, more: &str| {
+        format!(
+            "[train.{name}]\ntokenizer = \"t\"\ndata = \"a\"\nmax_steps = 9\narch = {{ hidden_size = 8, num_hidden_layers = 1, \
+             num_attention_heads = 2, intermediate_size = 8 }}\n{more}\n"
+        )
+    };
+    let head = "slmops = 1\n[project]\nname = \"p\"\n[source]\na = { path = \"a.jsonl\" }\n[tokenizer.t]\ndata = \"a\"\nvocab_size = 300\n";
+    let text = [head, &train("x", ""), &train("y", "gradient_checkpointing = true"), &train("z", "seed = 1")].concat();
+    std::fs::write(space.path().join("slmops.toml"), text).unwrap();
+    let plan = plan::load(space.path(), &Options::default()).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let node = |name| plan.find(name).unwrap().node;
+    assert_eq!(node("x"), node("y"));
+    assert_ne!(node("x"), node("z"));
+}
+
 /// A comment, another order of fields, another folder: the same plan.
 #[test]
 fn a_plan_depends_on_what_is_said() {

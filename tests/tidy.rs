@@ -84,7 +84,7 @@ fn unsafe_stays_in_the_innermost_kernels() {
         .into_iter()
         .filter(|(path, text)| {
             // Mapping a file is the one unsafe act outside of the kernels.
-            let innermost = ["src/kernels/", "src/model/gguf/read.rs"].iter().any(|place| path.starts_with(place));
+            let innermost = ["src/kernels/", "src/model/mapped.rs"].iter().any(|place| path.starts_with(place));
             !innermost && text.lines().any(|line| !comment(line) && (line.contains("unsafe {") || line.contains("unsafe fn")))
         })
         .map(|(path, _)| path)

@@ -8,7 +8,7 @@ use super::project::{Load, Project};
 use super::shell::{Shell, Stop};
 use crate::base::Exit;
 use crate::bundle;
-use crate::model::{Generate, Model};
+use crate::model::{Generate, Model, Stored};
 use crate::steps::Failure;
 
 /// Talk to a model: a step, a bundle, a Hugging Face folder or a GGUF file
@@ -34,7 +34,7 @@ impl Run {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let space = tempfile::tempdir().map_err(|error| Failure::environment(format!("cannot make a temporary folder: {error}")))?;
         let path = self.locate(shell, space.path())?;
-        let model = Model::load(&path).map_err(|error| Failure::new(format!("cannot load `{}`: {error}", self.model)))?;
+        let model = Model::open(&path).map_err(|error| Failure::new(format!("cannot load `{}`: {error}", self.model)))?;
         if let Some(prompt) = &self.prompt {
             self.answer(shell, &model, prompt)?;
             return Ok(Exit::Done);
@@ -90,7 +90,7 @@ impl Run {
         Ok(files)
     }
 
-    fn answer(&self, shell: &Shell, model: &Model, prompt: &str) -> Result<(), Stop> {
+    fn answer(&self, shell: &Shell, model: &Model<Stored>, prompt: &str) -> Result<(), Stop> {
         let failed = |error| Failure::new(format!("cannot answer: {error}"));
         let tokens = model.encoder().prompt(prompt).map_err(failed)?;
         let options = Generate { max_new_tokens: self.max_new_tokens };

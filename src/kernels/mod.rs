@@ -22,12 +22,12 @@ mod softmax;
 pub use attention::{AttentionShape, attention_backward, attention_cached, attention_forward};
 pub use embedding::{gather, scatter_add};
 pub use gemm::{Mat, Write, matmul};
-pub use glu::{swiglu_backward, swiglu_forward};
+pub use glu::{geglu_backward, geglu_forward, swiglu_backward, swiglu_forward};
 pub use loss::{Divergence, NotFinite, Teacher, cross_entropy, distill, log_softmax_row, mix};
 pub use norm::{rms_backward, rms_forward};
 pub use optim::{AdamW, adamw, sum_squares};
 pub use packed::{BlockType, Packed, matmul_packed};
-pub use rope::{Rope, Turn, rope};
+pub use rope::{Rope, Turn, rope, rope_neighbours};
 
 /// Raised whenever equal inputs would give other bits. It is part of the key of every step that computes with these kernels.
 pub const NUMERICS_VERSION: u32 = 2;

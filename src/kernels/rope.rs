@@ -68,6 +68,26 @@ pub fn rope(x: &mut [f32], heads: usize, positions: &[u32], rope: &Rope, turn: T
     });
 }
 
+/// [`rope`] for heads whose pairs lie two and two: element 2i turns with 2i + 1. They come out as halves, with the bits that [`rope`] gives halves.
+pub fn rope_neighbours(x: &mut [f32], heads: usize, positions: &[u32], table: &Rope) {
+    let head_dim = 2 * table.half;
+    assert_eq!(x.len(), positions.len() * heads * head_dim, "rope_neighbours: shapes disagree");
+    if x.is_empty() {
+        return;
+    }
+    x.par_chunks_mut(GROUP_ROWS * heads * head_dim).for_each(|x| {
+        let mut pairs = vec![0.0; head_dim];
+        for head in x.chunks_exact_mut(head_dim) {
+            pairs.copy_from_slice(head);
+            let (low, high) = head.split_at_mut(table.half);
+            for ((pair, low), high) in pairs.as_chunks::<2>().0.iter().zip(low).zip(high) {
+                (*low, *high) = (pair[0], pair[1]);
+            }
+        }
+    });
+    rope(x, heads, positions, table, Turn::Forward);
+}
+
 clones! {
     /// One position's heads, each as long as `cos` and `sin` together.
     fn turn_row<S>(s, row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {

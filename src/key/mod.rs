@@ -7,10 +7,11 @@
 //! | `kind`, `revision` | the step kind and the version of its behaviour |
 //! | `numerics` | the version of the kernels, for kinds that compute with them |
 //! | `action` | which of the kind's actions it is |
-//! | `param.PATH` | every parameter with its defaults, by value: `3`, `3.0` and `30e-1` are equal, and so are `0` and `-0.0` |
+//! | `param.PATH` | every parameter that can change the result, with its defaults, by value: `3`, `3.0` and `30e-1` are equal, and so are `0` and `-0.0` |
 //! | `input.PORT[I]` | what an input holds, with its file names and executable bits |
 //!
-//! Not in a key: paths, times, hosts, users, the names of steps, resources, timeouts, threads.
+//! Not in a key: paths, times, hosts, users, the names of steps, resources, timeouts, threads, parameters that a kind declares to change
+//! no result (`Kind::unkeyed`).
 
 mod reason;
 mod record;
@@ -74,7 +75,7 @@ pub fn walk(subject: &Subject, sink: &mut dyn Sink) {
         sink.field("numerics", &NUMERICS_VERSION.to_string());
     }
     sink.field("action", task.action);
-    value::walk_params(&task.params, sink);
+    value::walk_params(&task.params, kind.unkeyed(), sink);
     for (port, contents) in *inputs {
         let port = value::port(port);
         if contents.is_empty() {

@@ -8,9 +8,11 @@ use crate::steps::Params;
 /// An open value and its path; a stack of them instead of recursion, since parameters may be nested as deep as their parser allowed.
 type Open<'a> = (String, &'a Value);
 
-pub fn walk_params(params: &Params, sink: &mut dyn Sink) {
+/// All parameters but those that are named.
+pub fn walk_params(params: &Params, without: &[&str], sink: &mut dyn Sink) {
     let mut open: Vec<Open> = Vec::new();
     push_table("param", params, &mut open);
+    open.retain(|(path, _)| without.iter().all(|name| path.strip_prefix("param.") != Some(name)));
     while let Some((path, value)) = open.pop() {
         match value {
             Value::Object(table) if table.is_empty() => sink.field(&path, "{}"),

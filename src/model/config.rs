@@ -1,5 +1,6 @@
-//! `config.json` of a `LlamaForCausalLM`, as transformers reads and writes it. Knows shapes, not weights.
+//! `config.json` of a `LlamaForCausalLM` or `MistralForCausalLM`, as transformers reads and writes it. Knows shapes, not weights.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::ModelError;
@@ -12,7 +13,18 @@ const MAX_HEADS: u64 = 1024;
 const MAX_HEAD_DIM: u64 = 1024;
 const MAX_POSITIONS: u64 = 1 << 22;
 
-/// A decoder of the Llama family.
+/// What gates the MLP, by the names of `hidden_act`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    #[default]
+    #[serde(rename = "silu")]
+    Silu,
+    /// The tanh approximation, as Gemma has it.
+    #[serde(rename = "gelu_pytorch_tanh")]
+    GeluTanh,
+}
+
+/// A decoder of the Llama family. With a sliding window it is a Mistral, which otherwise is the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub vocab_size: usize,
@@ -23,6 +35,9 @@ pub struct Config {
     pub num_key_value_heads: usize,
     pub head_dim: usize,
     pub max_position_embeddings: usize,
+    pub hidden_act: Activation,
+    /// A token sees itself and so many minus one before it; all of them if there is none.
+    pub sliding_window: Option<usize>,
     pub rms_norm_eps: f32,
     pub rope_theta: f32,
     pub tie_word_embeddings: bool,
@@ -43,6 +58,11 @@ impl Config {
         self.num_key_value_heads * self.head_dim
     }
 
+    /// The sliding window, unless it is so wide that it hides nothing.
+    pub fn window(&self) -> Option<usize> {
+        self.sliding_window.filter(|window| *window < self.max_position_embeddings)
+    }
+
     /// Every number within its limits and in its proportions. Called on whatever comes from a file or a manifest.
     pub fn check(&self) -> Result<(), ModelError> {
         let sizes = [
@@ -59,6 +79,9 @@ impl Config {
             if size == 0 || size as u64 > limit {
                 return Err(wrong(format!("{name} is {size}; it must be 1 to {limit}")));
             }
+        }
+        if let Some(window) = self.sliding_window.filter(|window| *window == 0 || *window as u64 > MAX_POSITIONS) {
+            return Err(wrong(format!("sliding_window is {window}; it must be 1 to {MAX_POSITIONS}")));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let (heads, kv) = (self.num_attention_heads, self.num_key_value_heads);
@@ -84,6 +107,7 @@ impl Config {
     pub fn from_json(bytes: &[u8]) -> Result<Config, ModelError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| ModelError::malformed("config.json", error))?;
         let fields = value.as_object().ok_or_else(|| wrong("it holds no table"))?;
+        let family = Family::of(fields)?;
         refuse_what_we_cannot_run(fields)?;
         let heads = size(fields, "num_attention_heads", None)?;
         let hidden_size = size(fields, "hidden_size", None)?;
@@ -93,9 +117,11 @@ impl Config {
             intermediate_size: size(fields, "intermediate_size", None)?,
             num_hidden_layers: size(fields, "num_hidden_layers", None)?,
             num_attention_heads: heads,
-            num_key_value_heads: size(fields, "num_key_value_heads", Some(heads))?,
+            num_key_value_heads: size(fields, "num_key_value_heads", family.default(heads))?,
             head_dim: size(fields, "head_dim", hidden_size.checked_div(heads))?,
-            max_position_embeddings: size(fields, "max_position_embeddings", Some(2048))?,
+            max_position_embeddings: size(fields, "max_position_embeddings", family.default(2048))?,
+            hidden_act: activation(fields)?,
+            sliding_window: family.sliding_window(fields)?,
             rms_norm_eps: number(fields, "rms_norm_eps", 1e-6)?,
             rope_theta: rope_theta(fields)?,
             tie_word_embeddings: boolean(fields, "tie_word_embeddings")?,
@@ -109,20 +135,21 @@ impl Config {
 
     /// Every field spelled out, so that no reader's defaults matter; keys sorted.
     pub fn to_json(&self) -> Vec<u8> {
-        let value = json!({
-            "architectures": ["LlamaForCausalLM"],
+        let (class, family) = if self.sliding_window.is_some() { ("MistralForCausalLM", "mistral") } else { ("LlamaForCausalLM", "llama") };
+        let mut value = json!({
+            "architectures": [class],
             "attention_bias": false,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            "hidden_act": self.hidden_act,
             "hidden_size": self.hidden_size,
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
             "mlp_bias": false,
-            "model_type": "llama",
+            "model_type": family,
             "num_attention_heads": self.num_attention_heads,
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
@@ -136,6 +163,9 @@ impl Config {
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
+        if let (Some(window), Some(fields)) = (self.sliding_window, value.as_object_mut()) {
+            fields.insert("sliding_window".to_string(), window.into());
+        }
         format!("{value:#}\n").into_bytes()
     }
 }
@@ -149,18 +179,48 @@ fn wrong(why: impl ToString) -> ModelError {
     ModelError::malformed("config.json", why)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Llama,
+    Mistral,
+}
+
+impl Family {
+    fn of(fields: &Map<String, Value>) -> Result<Family, ModelError> {
+        match fields.get("model_type") {
+            Some(Value::String(kind)) if kind == "llama" => Ok(Family::Llama),
+            Some(Value::String(kind)) if kind == "mistral" => Ok(Family::Mistral),
+            Some(other) => Err(ModelError::unsupported(format!("model_type {other}"), "only \"llama\" and \"mistral\" are")),
+            None => Err(wrong("model_type is missing")),
+        }
+    }
+
+    /// What a Llama's missing field means. A Mistral's defaults are those of one large model, which nothing else has: they must be written.
+    fn default(self, llama: usize) -> Option<usize> {
+        (self == Family::Llama).then_some(llama)
+    }
+
+    /// A Llama has none, whatever its file says.
+    fn sliding_window(self, fields: &Map<String, Value>) -> Result<Option<usize>, ModelError> {
+        match (self, fields.get("sliding_window")) {
+            (Family::Llama, _) | (Family::Mistral, Some(Value::Null)) => Ok(None),
+            (Family::Mistral, _) => size(fields, "sliding_window", None).map(Some),
+        }
+    }
+}
+
+fn activation(fields: &Map<String, Value>) -> Result<Activation, ModelError> {
+    match fields.get("hidden_act") {
+        None | Some(Value::Null) => Ok(Activation::Silu),
+        Some(Value::String(name)) if name == "silu" || name == "swish" => Ok(Activation::Silu),
+        // Two names of the same formula.
+        Some(Value::String(name)) if name == "gelu_pytorch_tanh" || name == "gelu_new" => Ok(Activation::GeluTanh),
+        Some(other) => Err(ModelError::unsupported(format!("hidden_act {other}"), "only \"silu\" and \"gelu_pytorch_tanh\" are")),
+    }
+}
+
 fn refuse_what_we_cannot_run(fields: &Map<String, Value>) -> Result<(), ModelError> {
     let unsupported = |what: String, why: &str| Err(ModelError::unsupported(what, why));
-    match fields.get("model_type") {
-        Some(Value::String(kind)) if kind == "llama" => {}
-        Some(other) => return unsupported(format!("model_type {other}"), "only \"llama\" is"),
-        None => return Err(wrong("model_type is missing")),
-    }
-    match fields.get("hidden_act") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(name)) if name == "silu" || name == "swish" => {}
-        Some(other) => return unsupported(format!("hidden_act {other}"), "only \"silu\" is"),
-    }
     for name in ["attention_bias", "mlp_bias"] {
         if boolean(fields, name)? {
             return unsupported(format!("{name} = true"), "layers have no biases here");
@@ -236,6 +296,8 @@ pub mod tests {
             num_key_value_heads: 2,
             head_dim: 4,
             max_position_embeddings: 64,
+            hidden_act: Activation::Silu,
+            sliding_window: None,
             rms_norm_eps: 1e-5,
             rope_theta: 1e4,
             tie_word_embeddings: true,
@@ -251,6 +313,30 @@ pub mod tests {
         assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
         let text = String::from_utf8(config.to_json()).unwrap();
         assert!(text.contains("\"rms_norm_eps\": 1e-5") || text.contains("\"rms_norm_eps\": 0.00001"), "{text}");
+    }
+
+    #[test]
+    fn a_window_makes_a_mistral() {
+        let config = Config { sliding_window: Some(7), hidden_act: Activation::GeluTanh, ..tiny() };
+        assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+        let fields: Map<String, Value> = serde_json::from_slice(&config.to_json()).unwrap();
+        assert_eq!((&fields["model_type"], &fields["hidden_act"]), (&json!("mistral"), &json!("gelu_pytorch_tanh")));
+        let read = |change: &dyn Fn(&mut Map<String, Value>)| {
+            let mut fields = fields.clone();
+            change(&mut fields);
+            Config::from_json(&serde_json::to_vec(&fields).unwrap())
+        };
+        let none = read(&|fields| drop(fields.insert("sliding_window".to_string(), Value::Null))).unwrap();
+        assert_eq!(none.sliding_window, None);
+        for name in ["sliding_window", "num_key_value_heads", "max_position_embeddings"] {
+            let error = read(&|fields| drop(fields.remove(name))).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} is missing")), "{error}");
+        }
+        for window in [json!(0), json!(1u64 << 40), json!("all")] {
+            assert!(read(&|fields| drop(fields.insert("sliding_window".to_string(), window.clone()))).is_err());
+        }
+        // It hides nothing.
+        assert_eq!(Config { sliding_window: Some(64), ..tiny() }.window(), None);
     }
 
     fn changed(name: &str, value: Value) -> Result<Config, ModelError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::error::read_limited;
-use super::{ChatTemplate, Config, Model, ModelError, Tokenizer, safetensors};
+use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, safetensors};
 use crate::base::files;
 
 const MAX_JSON: u64 = 16 << 20;
@@ -29,6 +29,15 @@ pub fn gguf_file(path: &Path) -> Result<Option<PathBuf>, ModelError> {
 }
 
 pub fn load(folder: &Path) -> Result<Model, ModelError> {
+    with_weights(folder, safetensors::read_folder)
+}
+
+/// The weights stay in their files.
+pub fn open(folder: &Path) -> Result<Model<Stored>, ModelError> {
+    with_weights(folder, safetensors::open_folder)
+}
+
+fn with_weights<W>(folder: &Path, read: fn(&Path, &Config) -> Result<W, ModelError>) -> Result<Model<W>, ModelError> {
     let mut config = Config::from_json(&read_limited(&folder.join("config.json"), MAX_JSON)?)?;
     generation_tokens(folder, &mut config)?;
     let (tokenizer, chat) = load_encoder(folder)?;
@@ -36,7 +45,7 @@ pub fn load(folder: &Path) -> Result<Model, ModelError> {
         let why = format!("its tokenizer has {} tokens, its config {}", tokenizer.vocab_size(), config.vocab_size);
         return Err(ModelError::malformed(format!("`{}`", folder.display()), why));
     }
-    let weights = safetensors::read_folder(folder, &config)?;
+    let weights = read(folder, &config)?;
     Ok(Model { config, weights, tokenizer, chat })
 }
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::decoder::cache::Cache;
-use super::decoder::{Batch, Decoder};
+use super::decoder::{Batch, Decoder, Tensors};
 use super::{Model, ModelError};
 
 /// Memory for keys and values; fewer sequences run side by side when they are long.
@@ -18,7 +18,7 @@ pub struct Generate {
     pub max_new_tokens: usize,
 }
 
-impl Model {
+impl<W: Tensors> Model<W> {
     /// The tokens that follow each prompt, up to the end-of-text token, which is not among them. Answers do not depend on which prompts run
     /// together. `progress` hears how many prompts are answered and may stop the work.
     pub fn generate(
@@ -56,8 +56,12 @@ impl Model {
         };
         let mut waiting = order.as_slice();
         while !waiting.is_empty() || !run.active.is_empty() {
-            waiting = run.admit(prompts, waiting, &mut answers)?;
-            run.advance(&mut answers)?;
+            // On a worker thread, so that the many small kernels of a token need no way to another thread and back.
+            waiting = rayon::scope(|_| {
+                let waiting = run.admit(prompts, waiting, &mut answers)?;
+                run.advance(&mut answers)?;
+                Ok::<_, ModelError>(waiting)
+            })?;
             let answered = prompts.len() - waiting.len() - run.active.len();
             if progress(answered).is_break() {
                 return Err(ModelError::Stopped);
@@ -67,8 +71,8 @@ impl Model {
     }
 }
 
-struct Run<'a> {
-    model: &'a Model,
+struct Run<'a, W> {
+    model: &'a Model<W>,
     decoder: Decoder,
     cache: Cache,
     batch: Batch,
@@ -88,7 +92,7 @@ struct Active {
     last: u32,
 }
 
-impl Run<'_> {
+impl<W: Tensors> Run<'_, W> {
     /// Starts as many of the waiting prompts as there are free slots, once enough are free to make a pass worth its while.
     fn admit<'w>(&mut self, prompts: &[Vec<u32>], waiting: &'w [usize], answers: &mut [Vec<u32>]) -> Result<&'w [usize], ModelError> {
         if !self.active.is_empty() && self.free.len() < (self.free.len() + self.active.len()).div_ceil(4) {
@@ -110,7 +114,7 @@ impl Run<'_> {
         if taken == 0 {
             return Ok(waiting);
         }
-        self.decoder.prefill(&self.model.weights.data, &self.batch, &mut self.cache, &self.slots)?;
+        self.decoder.prefill(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
         self.choose()?;
         let (started, rest) = waiting.split_at(taken);
         for ((index, slot), token) in started.iter().zip(&self.slots).zip(&self.chosen) {
@@ -135,7 +139,7 @@ impl Run<'_> {
             self.batch.push_next(active.last, active.length as u32);
             self.slots.push(active.slot);
         }
-        self.decoder.advance(&self.model.weights.data, &self.batch, &mut self.cache, &self.slots)?;
+        self.decoder.advance(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
         self.choose()?;
         let mut kept = 0;
         for i in 0..self.active.len() {
@@ -166,7 +170,7 @@ impl Run<'_> {
     fn choose(&mut self) -> Result<(), ModelError> {
         let (vocab, chosen) = (self.model.config.vocab_size, &mut self.chosen);
         chosen.clear();
-        self.decoder.logits(&self.model.weights.data, &mut |_, logits| {
+        self.decoder.logits(&self.model.weights, &mut |_, logits| {
             for row in logits.chunks_exact(vocab) {
                 chosen.push(argmax(row).ok_or_else(|| ModelError::NotFinite("a logit".to_string()))?);
             }

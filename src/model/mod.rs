@@ -1,6 +1,7 @@
 //! The decoder, its tokenizer and its file formats.
 //!
 //! A [`Model`] is everything that turns text into text: a [`Config`] (shapes), [`Weights`] (numbers), a [`Tokenizer`] and a [`ChatTemplate`].
+//! Its weights are either f32 in memory, which is what training and quantizing want, or [`Stored`]: as the file has them, which is what answers.
 //! [`example`] turns records into tokens, [`decoder`] runs and trains, [`generate`] and [`score`] are what others call.
 
 pub mod bpe;
@@ -14,33 +15,38 @@ pub mod folder;
 pub mod generate;
 pub mod gguf;
 pub mod init;
+pub mod lora;
+pub mod mapped;
 pub mod quant;
 pub mod safetensors;
 pub mod score;
+pub mod stored;
 pub mod tokenizer;
 pub mod weights;
 
 use std::path::Path;
 
 pub use chat::{ChatTemplate, Message};
-pub use config::Config;
+pub use config::{Activation, Config};
 pub use error::{ModelError, read_limited};
 pub use example::{Encoder, Example};
 pub use generate::Generate;
+pub use lora::{Adapter, Lora};
 pub use score::Scored;
+pub use stored::Stored;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct Model<W = Weights> {
     pub config: Config,
-    pub weights: Weights,
+    pub weights: W,
     pub tokenizer: Tokenizer,
     pub chat: ChatTemplate,
 }
 
 impl Model {
-    /// A Hugging Face folder, a GGUF file, or a folder with exactly one GGUF file.
+    /// A Hugging Face folder, a GGUF file, or a folder with exactly one GGUF file; its weights are widened to f32, each checked to be finite.
     pub fn load(path: &Path) -> Result<Model, ModelError> {
         match folder::gguf_file(path)? {
             Some(file) => gguf::load(&file),
@@ -53,7 +59,19 @@ impl Model {
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
         folder::save(self, folder)
     }
+}
 
+impl Model<Stored> {
+    /// The same, to run it: the weights stay in their files, which must not change meanwhile.
+    pub fn open(path: &Path) -> Result<Model<Stored>, ModelError> {
+        match folder::gguf_file(path)? {
+            Some(file) => gguf::open_model(&file),
+            None => folder::open(path),
+        }
+    }
+}
+
+impl<W> Model<W> {
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder { tokenizer: &self.tokenizer, chat: &self.chat }
     }

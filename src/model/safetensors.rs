@@ -1,36 +1,42 @@
 //! `model.safetensors`, one file or shards with an index. Reads f32, f16 and bf16; writes f32, the same bytes for the same weights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
-use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
+use super::decoder::Pairs;
 use super::error::read_limited;
-use super::{Config, ModelError, Weights};
+use super::mapped::Mapped;
+use super::quant::BlockType;
+use super::stored::Span;
+use super::weights::Layout;
+use super::{Config, ModelError, Stored, Weights};
 
-/// Twice the largest layout: an f32 model with a head that its config ties.
-const MAX_FILE: u64 = 32 << 30;
 const MAX_INDEX: u64 = 64 << 20;
 
 /// Reads the weights that `config` asks for from a folder; every one of them must be there, and nothing that would be left unused.
 pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError> {
-    let mut loading = Loading { weights: Weights::zeros(config)?, missing: BTreeSet::new(), tied: config.tie_word_embeddings };
-    loading.missing = loading.weights.layout.tensors.iter().map(|tensor| tensor.name.clone()).collect();
-    let single = folder.join("model.safetensors");
-    if single.exists() {
-        loading.file(&single)?;
-    } else {
-        for shard in shards(&folder.join("model.safetensors.index.json"))? {
-            loading.file(&folder.join(shard))?;
-        }
-    }
-    match loading.missing.first() {
-        Some(name) => Err(ModelError::malformed(format!("`{}`", folder.display()), format!("tensor `{name}` is missing"))),
-        None => Ok(loading.weights),
-    }
+    Finding::in_folder(folder, config)?.unpack(folder)
+}
+
+/// Reads every tensor of a layout from one file, which must hold no other.
+pub fn read_file(path: &Path, layout: Layout) -> Result<Weights, ModelError> {
+    let mut finding = Finding { layout, spans: BTreeMap::new(), tied: false };
+    finding.file(path)?;
+    finding.complete(path)?.unpack(path)
+}
+
+/// The same as [`read_folder`] with the weights left in their files.
+pub fn open_folder(folder: &Path, config: &Config) -> Result<Stored, ModelError> {
+    let Finding { layout, mut spans, .. } = Finding::in_folder(folder, config)?;
+    Stored::new(Arc::new(layout), Pairs::Halves, &mut |tensor| {
+        let missing = || ModelError::malformed(format!("`{}`", folder.display()), format!("tensor `{}` is missing", tensor.name));
+        spans.remove(&tensor.name).ok_or_else(missing)
+    })
 }
 
 /// Header with sorted keys, tensors in the layout's order, no gaps.
@@ -54,66 +60,89 @@ pub fn write(path: &Path, weights: &Weights) -> Result<(), ModelError> {
     out.flush().map_err(io)
 }
 
-struct Loading {
-    weights: Weights,
-    missing: BTreeSet<String>,
+/// Where the tensors of a layout lie.
+struct Finding {
+    layout: Layout,
+    spans: BTreeMap<String, Span>,
     tied: bool,
 }
 
-impl Loading {
+impl Finding {
+    /// Every tensor of a model of this configuration, each in one of the folder's files.
+    fn in_folder(folder: &Path, config: &Config) -> Result<Finding, ModelError> {
+        let mut finding = Finding { layout: Layout::of(config)?, spans: BTreeMap::new(), tied: config.tie_word_embeddings };
+        let single = folder.join("model.safetensors");
+        if single.exists() {
+            finding.file(&single)?;
+        } else {
+            for shard in shards(&folder.join("model.safetensors.index.json"))? {
+                finding.file(&folder.join(shard))?;
+            }
+        }
+        finding.complete(folder)
+    }
+
+    fn complete(self, place: &Path) -> Result<Finding, ModelError> {
+        match self.layout.tensors.iter().find(|tensor| !self.spans.contains_key(&tensor.name)) {
+            Some(tensor) => Err(ModelError::malformed(format!("`{}`", place.display()), format!("tensor `{}` is missing", tensor.name))),
+            None => Ok(self),
+        }
+    }
+
+    /// Only now that all that the layout promises is known to be in the files is memory taken for it.
+    fn unpack(self, place: &Path) -> Result<Weights, ModelError> {
+        let data = vec![0.0; self.layout.total()];
+        let mut weights = Weights { layout: Arc::new(self.layout), data };
+        for (name, span) in &self.spans {
+            let Some(out) = weights.get_mut(name) else { continue };
+            span.unpack(out).map_err(|why| ModelError::malformed(format!("`{}`", place.display()), format!("tensor `{name}`: {why}")))?;
+        }
+        Ok(weights)
+    }
+
     fn file(&mut self, path: &Path) -> Result<(), ModelError> {
         let what = || format!("`{}`", path.display());
-        let bytes = read_limited(path, MAX_FILE)?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::malformed(what(), error))?;
-        for (name, view) in tensors.iter() {
+        let file = Arc::new(Mapped::open(path).map_err(|error| ModelError::io("read", path, error))?);
+        let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|error| ModelError::malformed(what(), error))?;
+        for name in metadata.offset_keys() {
             // Rotary tables are derived; a tied head repeats the embedding, which is what transformers uses, too.
             if name.ends_with(".rotary_emb.inv_freq") || (name == "lm_head.weight" && self.tied) {
                 continue;
             }
-            self.tensor(name, view.dtype(), view.shape(), view.data()).map_err(|error| ModelError::malformed(what(), error))?;
+            let Some(info) = metadata.info(&name) else { continue };
+            let (start, end) = info.data_offsets;
+            let data = 8 + header;
+            let span = data.checked_add(start).zip(data.checked_add(end)).map(|(start, end)| start..end);
+            let span = span.ok_or_else(|| ModelError::malformed(what(), "an offset is out of reach"))?;
+            self.tensor(name, info.dtype, &info.shape, Span { file: Arc::clone(&file), bytes: span, ty: BlockType::F32 })
+                .map_err(|error| ModelError::malformed(what(), error))?;
         }
         Ok(())
     }
 
-    fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<(), String> {
+    /// `at` has yet to get its type.
+    fn tensor(&mut self, name: String, dtype: Dtype, shape: &[usize], at: Span) -> Result<(), String> {
         let shown: String = name.chars().take(200).collect();
-        let Some(expected) = self.weights.shape(name) else {
+        let Some(expected) = self.layout.tensor(&name) else {
             return Err(format!("there is no place for tensor `{shown}` in a model of this configuration"));
         };
-        if expected != shape {
-            return Err(format!("tensor `{shown}` has shape {shape:?}, not {expected:?}"));
+        if expected.shape != shape {
+            return Err(format!("tensor `{shown}` has shape {shape:?}, not {:?}", expected.shape));
         }
-        if !self.missing.remove(name) {
-            return Err(format!("tensor `{shown}` is there twice"));
+        let ty = block_type(dtype).ok_or_else(|| format!("tensor `{shown}` is of type {dtype}; only F32, F16 and BF16 are read"))?;
+        match self.spans.insert(name, Span { ty, ..at }) {
+            Some(_) => Err(format!("tensor `{shown}` stands there twice")),
+            None => Ok(()),
         }
-        let Some(out) = self.weights.get_mut(name) else { return Err(format!("tensor `{shown}` has no place")) };
-        fill(out, dtype, data).map_err(|why| format!("tensor `{shown}` {why}"))
     }
 }
 
-/// Widens to f32. Lengths were checked against the shape by the `safetensors` crate.
-fn fill(out: &mut [f32], dtype: Dtype, data: &[u8]) -> Result<(), String> {
+fn block_type(dtype: Dtype) -> Option<BlockType> {
     match dtype {
-        Dtype::F32 => {
-            for (out, bytes) in out.iter_mut().zip(data.as_chunks::<4>().0) {
-                *out = f32::from_le_bytes(*bytes);
-            }
-        }
-        Dtype::F16 => {
-            for (out, bytes) in out.iter_mut().zip(data.as_chunks::<2>().0) {
-                *out = f16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        Dtype::BF16 => {
-            for (out, bytes) in out.iter_mut().zip(data.as_chunks::<2>().0) {
-                *out = bf16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        other => return Err(format!("is of type {other}; only F32, F16 and BF16 are read")),
-    }
-    match out.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(format!("holds {} at {index}", out[index])),
-        None => Ok(()),
+        Dtype::F32 => Some(BlockType::F32),
+        Dtype::F16 => Some(BlockType::F16),
+        Dtype::BF16 => Some(BlockType::Bf16),
+        _ => None,
     }
 }
 
@@ -161,14 +190,21 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_widened() {
-        let mut out = [0.0; 2];
-        fill(&mut out, Dtype::F16, &[f16::from_f32(1.5).to_le_bytes(), f16::from_f32(-2.0).to_le_bytes()].concat()).unwrap();
-        assert_eq!(out, [1.5, -2.0]);
-        fill(&mut out, Dtype::BF16, &[bf16::from_f32(3.0).to_le_bytes(), bf16::from_f32(0.5).to_le_bytes()].concat()).unwrap();
-        assert_eq!(out, [3.0, 0.5]);
-        assert!(fill(&mut out, Dtype::F64, &[0; 16]).is_err());
-        assert!(fill(&mut out, Dtype::F32, &[0, 0, 0xc0, 0x7f, 0, 0, 0, 0]).unwrap_err().contains("at 0"));
+    fn other_types_and_numbers_that_are_none_are_refused() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        write(&path, &numbered()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let mut mangled = bytes.clone();
+        mangled[header + 8..header + 12].copy_from_slice(&f32::NAN.to_le_bytes());
+        std::fs::write(&path, &mangled).unwrap();
+        let error = read_folder(space.path(), &tiny()).unwrap_err().to_string();
+        assert!(error.contains("model.embed_tokens.weight") && error.contains("NaN at 2"), "{error}");
+        let head = String::from_utf8(bytes[8..header].to_vec()).unwrap().replacen("F32", "I32", 1);
+        std::fs::write(&path, [&bytes[..8], head.as_bytes(), &bytes[header..]].concat()).unwrap();
+        let error = read_folder(space.path(), &tiny()).unwrap_err().to_string();
+        assert!(error.contains("I32; only F32, F16 and BF16"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Logits of given sequences, for losses, perplexity and divergences.
 
-use super::decoder::{Batch, Decoder, Keep};
+use super::decoder::{Batch, Decoder, Keep, Tensors};
 use super::{Model, ModelError};
 
 /// Rows of one pass; a longer sequence runs alone.
@@ -15,7 +15,7 @@ pub struct Scored {
     pub from: usize,
 }
 
-impl Model {
+impl<W: Tensors> Model<W> {
     /// Calls `each` with the number of each sequence, in order, and its logits: a row of the vocabulary's size for each of
     /// `tokens[from..]`, made from the tokens before it. Independent of what runs together.
     pub fn score(&self, sequences: &[Scored], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), ModelError> {
@@ -40,10 +40,13 @@ impl Model {
                 next += 1;
             }
             collected.clear();
-            decoder.forward(&self.weights.data, &batch, Keep::Nothing)?;
-            decoder.logits(&self.weights.data, &mut |_, logits| {
-                collected.extend_from_slice(logits);
-                Ok(())
+            // On a worker thread, as in `generate`.
+            rayon::scope(|_| {
+                decoder.forward(&self.weights, &batch, Keep::Nothing)?;
+                decoder.logits(&self.weights, &mut |_, logits| {
+                    collected.extend_from_slice(logits);
+                    Ok(())
+                })
             })?;
             let mut rest = collected.as_slice();
             for (index, scored) in sequences.iter().enumerate().take(next).skip(first) {

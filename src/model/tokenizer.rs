@@ -1,8 +1,11 @@
 //! `tokenizer.json` and `tokenizer_config.json`: text → tokens and back, and the special tokens. Knows no chat.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::ModelError;
 use super::error::read_limited;
@@ -17,14 +20,40 @@ pub struct Special {
     pub text: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    json: Vec<u8>,
+    json: Json,
     vocab_size: usize,
     pub bos: Option<Special>,
     pub eos: Option<Special>,
     pub pad: Option<Special>,
+}
+
+/// `tokenizer.json`: most users never look at it, and for some files it has to be made.
+#[derive(Clone)]
+struct Json {
+    text: OnceLock<Vec<u8>>,
+    make: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+}
+
+/// A byte-level BPE in parts, as a GGUF file keeps it.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// `tokenizer.json` with neither vocabulary nor merges nor added tokens.
+    pub frame: Value,
+    /// By number; `None` for a number without a token.
+    pub tokens: Vec<Option<&'a str>>,
+    pub merges: Vec<(&'a str, &'a str)>,
+    /// Those of the tokens that texts are searched for.
+    pub added: Vec<Added<'a>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Added<'a> {
+    pub id: usize,
+    pub text: &'a str,
+    pub special: bool,
 }
 
 impl Tokenizer {
@@ -54,11 +83,24 @@ impl Tokenizer {
         // What some files say about cutting and padding belongs to their training.
         inner.with_padding(None).with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         let highest = inner.get_vocab(true).values().max().copied();
-        let highest = highest.ok_or_else(|| malformed("it has no token".to_string()))?;
+        Tokenizer::of(inner, Json::text(json.to_vec()), highest).map_err(malformed)
+    }
+
+    /// The tokenizer that [`Tokenizer::from_json`] makes of `json`, which is only called if somebody wants to see it. Putting the parts together
+    /// takes a fraction of the time of writing and reading them as JSON.
+    pub fn from_parts(parts: Parts, json: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Result<Tokenizer, ModelError> {
+        let highest = parts.tokens.iter().rposition(Option::is_some).map(|id| id as u32);
+        let inner = guarded(|| parts.assemble().map_err(|error| error.to_string()));
+        let json = Json { text: OnceLock::new(), make: Arc::new(json) };
+        inner.and_then(|inner| Tokenizer::of(inner, json, highest)).map_err(|why| ModelError::malformed("the tokenizer", why))
+    }
+
+    fn of(inner: tokenizers::Tokenizer, json: Json, highest: Option<u32>) -> Result<Tokenizer, String> {
+        let highest = highest.ok_or("it has no token")?;
         if highest as usize >= 1 << 20 {
-            return Err(malformed(format!("token {highest} is beyond the limit of {}", 1 << 20)));
+            return Err(format!("token {highest} is beyond the limit of {}", 1 << 20));
         }
-        Ok(Tokenizer { inner, json: json.to_vec(), vocab_size: highest as usize + 1, bos: None, eos: None, pad: None })
+        Ok(Tokenizer { inner, json, vocab_size: highest as usize + 1, bos: None, eos: None, pad: None })
     }
 
     fn named(&self, config: &Value, name: &str) -> Result<Option<Special>, ModelError> {
@@ -104,7 +146,7 @@ impl Tokenizer {
     /// The same tokenizer, its `tokenizer.json` as the `tokenizers` crate writes it: vocabulary by token, indented.
     pub(super) fn canonical(self) -> Result<Tokenizer, ModelError> {
         let text = self.inner.to_string(true).map_err(|error| ModelError::malformed("tokenizer.json", error))?;
-        Ok(Tokenizer { json: format!("{text}\n").into_bytes(), ..self })
+        Ok(Tokenizer { json: Json::text(format!("{text}\n").into_bytes()), ..self })
     }
 
     pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
@@ -113,7 +155,7 @@ impl Tokenizer {
 
     /// The bytes of `tokenizer.json`, as they were read.
     pub fn json(&self) -> &[u8] {
-        &self.json
+        self.json.text.get_or_init(|| (self.json.make)())
     }
 
     /// `tokenizer_config.json`, as transformers reads it. Nothing is added to a text on its own.
@@ -132,6 +174,34 @@ impl Tokenizer {
         }
         fields.insert("tokenizer_class".to_string(), json!("PreTrainedTokenizerFast"));
         format!("{:#}\n", Value::Object(fields)).into_bytes()
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens)", self.vocab_size)
+    }
+}
+
+impl Json {
+    fn text(text: Vec<u8>) -> Json {
+        Json { text: OnceLock::from(text), make: Arc::new(Vec::new) }
+    }
+}
+
+impl Parts<'_> {
+    fn assemble(self) -> Result<tokenizers::Tokenizer, tokenizers::Error> {
+        let numbered = self.tokens.iter().enumerate().filter_map(|(id, text)| Some(((*text)?.to_string(), id as u32)));
+        let vocab: Vocab = numbered.collect();
+        if vocab.len() != self.tokens.iter().flatten().count() {
+            return Err("two tokens have the same text".into());
+        }
+        let merges = self.merges.iter().map(|(left, right)| (left.to_string(), right.to_string())).collect();
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build()?;
+        let mut inner: tokenizers::Tokenizer = serde_json::from_value(self.frame)?;
+        inner.with_model(bpe);
+        inner.add_tokens(self.added.iter().map(|added| AddedToken::from(added.text, added.special).normalized(false)))?;
+        Ok(inner)
     }
 }
 

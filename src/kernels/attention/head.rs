@@ -54,7 +54,8 @@ impl Head<'_> {
     pub fn forward(&self, out: &mut [&mut [f32]], lse: &mut [f32]) {
         for (i, (out, lse)) in out.chunks_mut(QUERIES).zip(lse.chunks_mut(QUERIES)).enumerate() {
             let first = i * QUERIES;
-            let sums = self.attend(self.q.part(first..first + out.len(), 0..self.q.cols), first..first + out.len(), out);
+            let rows = first..first + out.len();
+            let sums = self.attend(self.q.part(rows.clone(), 0..self.q.cols), rows.clone(), rows, out);
             for (lse, (max, sum)) in lse.iter_mut().zip(sums) {
                 *lse = (f64::from(max) + ln64(f64::from(sum))) as f32;
             }
@@ -64,16 +65,14 @@ impl Head<'_> {
     /// Queries (one row of `q` each) that all stand at the last key.
     pub fn last_query(&self, out: &mut [&mut [f32]]) {
         let last = self.k.rows - 1;
-        for (i, out) in out.iter_mut().enumerate() {
-            self.attend(self.q.part(i..i + 1, 0..self.q.cols), last..last + 1, std::slice::from_mut(out));
-        }
+        self.attend(self.q, last..last + 1, std::iter::repeat(last), out);
     }
 
-    /// The queries at `positions`; returns the maximum and the denominator of each softmax.
-    fn attend(&self, q: Mat, positions: Range<usize>, out: &mut [&mut [f32]]) -> Vec<(f32, f32)> {
-        let keys = self.keys(&positions);
+    /// The queries at `positions`, all within `reach`; returns the maximum and the denominator of each softmax.
+    fn attend(&self, q: Mat, reach: Range<usize>, positions: impl Iterator<Item = usize>, out: &mut [&mut [f32]]) -> Vec<(f32, f32)> {
+        let keys = self.keys(&reach);
         SCRATCH.with_borrow_mut(|Scratch { p, .. }| {
-            p.resize(positions.len() * keys.len(), 0.0);
+            p.resize(out.len() * keys.len(), 0.0);
             serial(q, self.k.part(keys.clone(), 0..self.k.cols).t(), &mut rows(p, keys.len()), Write::Set);
             let sums: Vec<_> =
                 positions.zip(p.chunks_exact_mut(keys.len())).map(|(i, p)| softmax(p, self.visible(i, &keys), self.scale)).collect();
@@ -142,23 +141,38 @@ struct Row<'a> {
     dout: &'a [f32],
 }
 
+/// The whole vectors that hold what is visible: only they are computed, as what is 0 adds nothing to any lane.
+#[inline(always)]
+fn vectors(visible: &Range<usize>, len: usize) -> Range<usize> {
+    visible.start / LANES * LANES..visible.end.next_multiple_of(LANES).min(len)
+}
+
+/// The scores' whole vectors, −∞ where not visible; what is outside becomes 0.
+#[inline(always)]
+fn masked<'a>(row: &'a mut [f32], visible: &Range<usize>, part: &Range<usize>) -> &'a mut [f32] {
+    row[..part.start].fill(0.0);
+    row[part.start..visible.start].fill(f32::NEG_INFINITY);
+    row[visible.end..part.end].fill(f32::NEG_INFINITY);
+    row[part.end..].fill(0.0);
+    &mut row[part.clone()]
+}
+
 clones! {
     /// Scores become exp(score·scale − max), 0 where not visible.
     fn softmax<S>(s, row: &mut [f32], visible: Range<usize>, scale: f32) -> (f32, f32) {
-        row[..visible.start].fill(f32::NEG_INFINITY);
-        row[visible.end..].fill(f32::NEG_INFINITY);
-        exp_row(s, row, scale)
+        let part = vectors(&visible, row.len());
+        exp_row(s, masked(row, &visible, &part), scale)
     }
 
     /// Scores `p` become probabilities and `dp`, their gradients, those of the unscaled scores: p·(dp − out·dout)·scale; 0 where not visible.
     fn score_gradient<S>(s, p: &mut [f32], dp: &mut [f32], visible: Range<usize>, row: Row<'_>) {
-        p[..visible.start].fill(f32::NEG_INFINITY);
-        p[visible.end..].fill(f32::NEG_INFINITY);
+        let part = vectors(&visible, p.len());
+        let p = masked(p, &visible, &part);
         exp_shifted(s, p, row.scale, row.lse);
         let delta = dot_v(s, row.out, row.dout);
         let (delta_v, scale_v) = (s.splat(delta), s.splat(row.scale));
         let (ps, p_rest) = p.as_chunks::<LANES>();
-        let (dps, dp_rest) = dp.as_chunks_mut::<LANES>();
+        let (dps, dp_rest) = dp[part].as_chunks_mut::<LANES>();
         for (p, dp) in ps.iter().zip(dps) {
             s.store(s.mul(s.mul(s.load(p), s.sub(s.load(dp), delta_v)), scale_v), dp);
         }

@@ -61,6 +61,14 @@ fn gated_unit() -> String {
     digest(&[&y, &dgate, &dup])
 }
 
+fn gelu_unit() -> String {
+    let (gate, up, dy) = (random(999, 1), random(999, 2), random(999, 3));
+    let (mut y, mut dgate, mut dup) = (vec![0.0; 999], vec![0.0; 999], vec![0.0; 999]);
+    geglu_forward(&gate, &up, &mut y);
+    geglu_backward(&dy, &gate, &up, &mut dgate, &mut dup);
+    digest(&[&y, &dgate, &dup])
+}
+
 fn losses() -> String {
     let (student, teacher, targets) = (random(20 * 99, 1), random(20 * 99, 2), ids(20, 99, 3));
     let (mut hard, mut losses) = (student.clone(), vec![0.0; 20]);
@@ -115,6 +123,7 @@ fn digests_never_change() {
         ("rotation", rotation()),
         ("attention", attention()),
         ("gated unit", gated_unit()),
+        ("gelu unit", gelu_unit()),
         ("losses", losses()),
         ("optimizer", optimizer()),
         ("randomness", randomness()),
@@ -127,6 +136,7 @@ fn digests_never_change() {
         ("rotation", "d54d5150fb3b"),
         ("attention", "cc8db5653658"),
         ("gated unit", "ae854813c32c"),
+        ("gelu unit", "5f6e2594d248"),
         ("losses", "71e0671ebece"),
         ("optimizer", "5f4d38dc0313"),
         ("randomness", "de2d566543ee"),

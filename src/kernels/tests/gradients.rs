@@ -40,17 +40,42 @@ fn rotary_embedding() {
     close("dx", &dx, &differences(&x, &all(x.len()), &|x| dot(&wide(&dy), &forward(x))), 1e-6);
 }
 
+type Forward = fn(&[f32], &[f32], &mut [f32]);
+type Backward = fn(&[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
+type Reference = fn(&[f64], &[f64]) -> Vec<f64>;
+
 #[test]
-fn swiglu() {
+fn gated_units() {
     let n = 37;
     let (gate, up, dy) = (random(n, 1).iter().map(|g| 4.0 * g).collect::<Vec<_>>(), random(n, 2), random(n, 3));
-    let (mut y, mut dgate, mut dup) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-    swiglu_forward(&gate, &up, &mut y);
-    close("y", &y, &reference::swiglu(&wide(&gate), &wide(&up)), 1e-6);
-    swiglu_backward(&dy, &gate, &up, &mut dgate, &mut dup);
-    let loss = |gate: &[f64], up: &[f64]| dot(&wide(&dy), &reference::swiglu(gate, up));
-    close("dgate", &dgate, &differences(&gate, &all(n), &|gate| loss(gate, &wide(&up))), 1e-6);
-    close("dup", &dup, &differences(&up, &all(n), &|up| loss(&wide(&gate), up)), 1e-6);
+    let units: [(Forward, Backward, Reference); 2] =
+        [(swiglu_forward, swiglu_backward, reference::swiglu), (geglu_forward, geglu_backward, reference::geglu)];
+    for (forward, backward, reference) in units {
+        let (mut y, mut dgate, mut dup) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+        forward(&gate, &up, &mut y);
+        close("y", &y, &reference(&wide(&gate), &wide(&up)), 1e-6);
+        backward(&dy, &gate, &up, &mut dgate, &mut dup);
+        let loss = |gate: &[f64], up: &[f64]| dot(&wide(&dy), &reference(gate, up));
+        close("dgate", &dgate, &differences(&gate, &all(n), &|gate| loss(gate, &wide(&up))), 1e-6);
+        close("dup", &dup, &differences(&up, &all(n), &|up| loss(&wide(&gate), up)), 1e-6);
+    }
+}
+
+/// Small results of negative gates keep their digits, and nothing overflows on the way.
+#[test]
+fn gelu_far_from_zero() {
+    let gate = [-4.0, -3.0, -1e-20, 1e-20, 5.0, 30.0, -30.0, 1e30, -1e30];
+    let (up, mut y) = ([1.0; 9], [0.0; 9]);
+    geglu_forward(&gate, &up, &mut y);
+    for (y, exact) in y.iter().zip(reference::geglu(&wide(&gate), &wide(&up))) {
+        assert!((f64::from(*y) - exact).abs() <= 1e-6 * exact.abs() + 1e-30, "{y} is not {exact}");
+    }
+    let (mut dgate, mut dup) = ([0.0; 9], [0.0; 9]);
+    geglu_backward(&up, &gate, &up, &mut dgate, &mut dup);
+    assert_eq!(dgate[5..], [1.0, 0.0, 1.0, 0.0]);
+    assert_eq!(dup, y);
+    geglu_backward(&[1.0], &[f32::NAN], &[1.0], &mut dgate[..1], &mut dup[..1]);
+    assert!(dgate[0].is_nan() && dup[0].is_nan());
 }
 
 #[test]

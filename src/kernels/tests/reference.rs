@@ -51,6 +51,12 @@ pub fn swiglu(gate: &[f64], up: &[f64]) -> Vec<f64> {
     gate.iter().zip(up).map(|(g, u)| g / (1.0 + exp64(-g)) * u).collect()
 }
 
+/// As it is defined, with tanh.
+pub fn geglu(gate: &[f64], up: &[f64]) -> Vec<f64> {
+    let gelu = |g: f64| 0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g)));
+    gate.iter().zip(up).map(|(g, u)| gelu(*g) * u).collect()
+}
+
 pub fn attention(shape: &AttentionShape, q: &[f64], k: &[f64], v: &[f64], lengths: &[usize]) -> Vec<f64> {
     let AttentionShape { seq, heads, kv_heads, head_dim: d, .. } = *shape;
     let mut out = vec![0.0; q.len()];

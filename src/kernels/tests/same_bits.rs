@@ -84,6 +84,12 @@ fn gated_units() {
             swiglu_backward(&dy, &gate, &up, &mut dgate, &mut dup);
             [y, dgate, dup].concat()
         });
+        everywhere("geglu", || {
+            let (mut y, mut dgate, mut dup) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+            geglu_forward(&gate, &up, &mut y);
+            geglu_backward(&dy, &gate, &up, &mut dgate, &mut dup);
+            [y, dgate, dup].concat()
+        });
     }
 }
 

@@ -5,22 +5,24 @@ use crate::kernels::attention::{AttentionShape, attention_backward, attention_fo
 
 use super::super::Config;
 
-/// Heads and their size; everything else is in the slices' lengths.
+/// Heads, their size and how far they see; everything else is in the slices' lengths.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    pub window: Option<usize>,
 }
 
 impl Heads {
     pub fn of(config: &Config) -> Heads {
-        Heads { heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, head_dim: config.head_dim }
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        Heads { heads, kv_heads, head_dim: config.head_dim, window: config.window() }
     }
 
     fn shape(self, seq: usize) -> AttentionShape {
-        let Heads { heads, kv_heads, head_dim } = self;
-        AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window: None }
+        let Heads { heads, kv_heads, head_dim, window } = self;
+        AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window }
     }
 
     fn q(self) -> usize {

@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use crate::kernels::embedding::scatter_add;
 use crate::kernels::gemm::{Mat, Write, matmul};
-use crate::kernels::glu::swiglu_backward;
+use crate::kernels::glu::{geglu_backward, swiglu_backward};
 use crate::kernels::norm::rms_backward;
 use crate::kernels::rope::{Rope, Turn, rope};
 
-use super::super::ModelError;
+use super::super::{Activation, ModelError};
 use super::attention::{self, Heads, Seen};
+use super::forward::Numbers;
 use super::places::{LayerPlaces, Place};
-use super::{Batch, Config, Decoder, Layer, Tail, linear, put_rows, room};
+use super::{Batch, Decoder, Front, Keep, Kept, Tail, Work, linear, put_rows, room};
 
 /// Computes the loss of some wanted rows from their logits, which it replaces by the loss's gradient.
 pub type Loss<'a> = &'a mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<f64, ModelError>;
@@ -40,40 +41,73 @@ struct Scratch {
     dglu: Vec<f32>,
     dgate: Vec<f32>,
     dup: Vec<f32>,
+    /// What an adapter reduces its input to.
+    low: Vec<f32>,
 }
 
 /// What all layers share.
 struct Pass<'a> {
-    config: &'a Config,
+    numbers: Numbers<'a>,
+    weights: &'a [f32],
     heads: Heads,
     rope: &'a Rope,
-    weights: &'a [f32],
     batch: &'a Batch,
 }
 
 /// What of a layer's backward pass anybody needs.
 #[derive(Clone, Copy)]
 struct Needs {
-    /// Something below it learns.
+    /// The gradient of its input: something below it learns.
     input: bool,
-    /// So does something in its first half.
+    /// Of its attention's output: so does something in its first half.
     attention: bool,
+    /// Of its middle, between attention and MLP.
+    middle: bool,
+    /// Of what its last matrix is given.
+    glu: bool,
+}
+
+impl Needs {
+    fn of(places: &LayerPlaces, input: bool) -> Needs {
+        let attention = input || places.first_half_learns();
+        let middle = attention || places.mlp_input_learns();
+        Needs { input, attention, middle, glu: middle || places.gate_or_up_learns() }
+    }
 }
 
 impl Decoder {
-    /// The backward pass of the last [`Decoder::forward`] with [`super::Keep::All`]. Returns the sum of the losses. Every tensor that
-    /// learns has its gradient in `gradients` afterwards; those of frozen ones are left as they are.
+    /// The backward pass of the last [`Decoder::forward`], which must not have kept [`Keep::Nothing`]. Returns the sum of the losses. Every
+    /// tensor that learns has its gradient in `gradients` afterwards; those of frozen ones are left as they are.
     pub fn backward(&mut self, weights: &[f32], batch: &Batch, gradients: &mut [f32], loss: Loss) -> Result<f64, ModelError> {
+        self.backward_adapted(weights, &[], batch, gradients, loss)
+    }
+
+    /// The same of [`Decoder::forward_adapted`]; `gradients` are those of the adapter.
+    pub fn backward_adapted(
+        &mut self,
+        weights: &[f32],
+        adapter: &[f32],
+        batch: &Batch,
+        gradients: &mut [f32],
+        loss: Loss,
+    ) -> Result<f64, ModelError> {
+        assert!(self.keep != Keep::Nothing, "a backward pass after a forward pass that kept nothing");
+        self.places.check_adapter(adapter)?;
         let total = self.head_backward(weights, gradients, loss)?;
-        let Decoder { config, places, heads, rope, layers, wanted_out, gradients: work, .. } = self;
-        let pass = Pass { config, heads: *heads, rope, weights, batch };
+        let Decoder { config, places, heads, rope, keep, kept, work, wanted_out, gradients: buffers, .. } = self;
+        let pass = Pass { numbers: Numbers { config, weights: &weights, adapter }, weights, heads: *heads, rope, batch };
         let (d, q_size) = (config.hidden_size, config.query_size());
-        for (index, (layer, layer_places)) in layers.iter().zip(&places.layers).enumerate().skip(places.lowest).rev() {
-            let input = index > places.lowest || places.embed.learns;
-            let needs = Needs { input, attention: input || layer_places.first_half_learns() };
-            let Buffers { all, wanted, scratch } = &mut *work;
-            if index + 1 == layers.len() {
-                layer.tail.backward(&pass, layer_places, wanted_out, needs, gradients, (wanted, scratch));
+        for index in (places.lowest..kept.len()).rev() {
+            let layer_places = &places.layers[index];
+            let needs = Needs::of(layer_places, index > places.lowest || places.embed.learns);
+            let Buffers { all, wanted, scratch } = &mut *buffers;
+            let (kept, is_last) = (&kept[index], index + 1 == kept.len());
+            let work = &mut work[places.work(index, *keep)];
+            if *keep == Keep::Inputs && !is_last {
+                work.recompute(&pass, layer_places, kept, needs, &mut scratch.low);
+            }
+            if is_last {
+                work.tail.backward(&pass, layer_places, wanted_out, needs, gradients, (wanted, scratch));
                 if needs.attention {
                     room(&mut all.dx, batch.rows(), d);
                     room(&mut all.dout, batch.rows(), q_size);
@@ -81,10 +115,10 @@ impl Decoder {
                     put_rows(&wanted.dout, q_size, &batch.wanted, &mut all.dout);
                 }
             } else {
-                layer.tail.backward(&pass, layer_places, &layer.out, needs, gradients, (all, scratch));
+                work.tail.backward(&pass, layer_places, &kept.out, needs, gradients, (all, scratch));
             }
             if needs.attention {
-                layer.first_half_backward(&pass, layer_places, needs, gradients, (all, scratch));
+                work.front.backward(&pass, layer_places, kept, needs, gradients, (all, scratch));
             }
         }
         if places.embed.learns {
@@ -93,7 +127,7 @@ impl Decoder {
             if !places.tied {
                 embed.fill(0.0);
             }
-            scatter_add(&work.all.dx, d, &batch.tokens, embed);
+            scatter_add(&buffers.all.dx, d, &batch.tokens, embed);
         }
         Ok(total)
     }
@@ -113,9 +147,14 @@ impl Decoder {
             room(logits, end - start, vocab);
             linear(x, d, head, vocab, logits, Write::Set);
             total += loss(start..end, logits)?;
-            input_gradient(logits, vocab, head, d, &mut dnormed[start * d..end * d], Write::Set);
+            if places.learns_below_head() {
+                input_gradient(logits, vocab, head, d, &mut dnormed[start * d..end * d], Write::Set);
+            }
             let write = if start == 0 { Write::Set } else { Write::Add };
             weight_gradient(logits, vocab, x, d, &places.head, gradients, write);
+        }
+        if !places.learns_below_head() {
+            return Ok(total);
         }
         let wanted = &mut work.wanted;
         room(&mut wanted.dx, rows, d);
@@ -126,8 +165,18 @@ impl Decoder {
     }
 }
 
+impl Work {
+    /// What the forward pass did not keep, to the same bits. The last layer's is still there.
+    fn recompute(&mut self, pass: &Pass, places: &LayerPlaces, kept: &Kept, needs: Needs, low: &mut Vec<f32>) {
+        self.tail.activate(pass.numbers, places, &kept.x, &kept.out, low);
+        if needs.attention {
+            self.front.forward(pass.numbers, places, &kept.x, &pass.batch.positions, pass.rope, low);
+        }
+    }
+}
+
 impl Tail {
-    /// Turns `dx` from the gradient of the layer's output into that of its middle, and makes `dout`.
+    /// Turns `dx` from the gradient of the layer's output into that of its middle, and makes `dout`, as far as they are needed.
     fn backward(
         &self,
         pass: &Pass,
@@ -137,58 +186,92 @@ impl Tail {
         gradients: &mut [f32],
         (flow, scratch): (&mut Flow, &mut Scratch),
     ) {
-        let (d, ff, q_size) = (pass.config.hidden_size, pass.config.intermediate_size, pass.config.query_size());
+        let Numbers { config, .. } = pass.numbers;
+        let (d, ff, q_size) = (config.hidden_size, config.intermediate_size, config.query_size());
         let rows = self.inv2.len();
-        let weight = |place: &Place| &pass.weights[place.range.clone()];
-        let Scratch { dnormed, dglu, dgate, dup, .. } = scratch;
+        let Scratch { dnormed, dglu, dgate, dup, low, .. } = scratch;
         let Flow { dx, dout } = flow;
         for (buffer, width) in [(&mut *dglu, ff), (&mut *dgate, ff), (&mut *dup, ff), (&mut *dnormed, d), (&mut *dout, q_size)] {
             room(buffer, rows, width);
         }
-        input_gradient(dx, d, weight(&places.down), ff, dglu, Write::Set);
-        weight_gradient(dx, d, &self.glu, ff, &places.down, gradients, Write::Set);
-        swiglu_backward(dglu, &self.gate, &self.up, dgate, dup);
-        weight_gradient(dgate, ff, &self.normed2, d, &places.gate, gradients, Write::Set);
-        weight_gradient(dup, ff, &self.normed2, d, &places.up, gradients, Write::Set);
-        input_gradient(dgate, ff, weight(&places.gate), d, dnormed, Write::Set);
-        input_gradient(dup, ff, weight(&places.up), d, dnormed, Write::Add);
-        rms_backward(dnormed, &self.middle, weight(&places.norm2), &self.inv2, dx, zeroed(gradients, &places.norm2));
-        weight_gradient(dx, d, attended, q_size, &places.o, gradients, Write::Set);
-        if needs.attention {
-            input_gradient(dx, d, weight(&places.o), q_size, dout, Write::Set);
+        let into = needs.glu.then_some((&mut dglu[..], Write::Set));
+        pass.linear(&places.down, &self.glu, ff, dx, into, (gradients, low));
+        if !needs.glu {
+            return;
         }
+        match config.hidden_act {
+            Activation::Silu => swiglu_backward(dglu, &self.gate, &self.up, dgate, dup),
+            Activation::GeluTanh => geglu_backward(dglu, &self.gate, &self.up, dgate, dup),
+        }
+        let into = needs.middle.then_some((&mut dnormed[..], Write::Set));
+        pass.linear(&places.gate, &self.normed2, d, dgate, into, (gradients, low));
+        let into = needs.middle.then_some((&mut dnormed[..], Write::Add));
+        pass.linear(&places.up, &self.normed2, d, dup, into, (gradients, low));
+        if !needs.middle {
+            return;
+        }
+        rms_backward(dnormed, &self.middle, pass.weight(&places.norm2), &self.inv2, dx, zeroed(gradients, &places.norm2));
+        let into = needs.attention.then_some((&mut dout[..], Write::Set));
+        pass.linear(&places.o, attended, q_size, dx, into, (gradients, low));
     }
 }
 
-impl Layer {
+impl Front {
     /// Turns `dx` from the gradient of the layer's middle into that of its input.
-    fn first_half_backward(
+    fn backward(
         &self,
         pass: &Pass,
         places: &LayerPlaces,
+        kept: &Kept,
         needs: Needs,
         gradients: &mut [f32],
         (flow, scratch): (&mut Flow, &mut Scratch),
     ) {
-        let Pass { config, heads, rope: table, weights, batch } = pass;
+        let Pass { numbers: Numbers { config, .. }, heads, rope: table, batch, .. } = pass;
         let (rows, d, q_size, kv_size) = (batch.rows(), config.hidden_size, config.query_size(), config.key_value_size());
-        let weight = |place: &Place| &weights[place.range.clone()];
-        let Scratch { dnormed, dq, dk, dv, .. } = scratch;
+        let Scratch { dnormed, dq, dk, dv, low, .. } = scratch;
         for (buffer, width) in [(&mut *dq, q_size), (&mut *dk, kv_size), (&mut *dv, kv_size), (&mut *dnormed, d)] {
             room(buffer, rows, width);
         }
-        let seen = Seen { q: &self.q, k: &self.k, v: &self.v, out: &self.out, lse: &self.lse, dout: &flow.dout };
+        let seen = Seen { q: &self.q, k: &self.k, v: &self.v, out: &kept.out, lse: &kept.lse, dout: &flow.dout };
         attention::backward(*heads, &batch.starts, seen, dq, dk, dv);
         rope(dq, config.num_attention_heads, &batch.positions, table, Turn::Backward);
         rope(dk, config.num_key_value_heads, &batch.positions, table, Turn::Backward);
-        weight_gradient(dq, q_size, &self.normed1, d, &places.q, gradients, Write::Set);
-        weight_gradient(dk, kv_size, &self.normed1, d, &places.k, gradients, Write::Set);
-        weight_gradient(dv, kv_size, &self.normed1, d, &places.v, gradients, Write::Set);
-        if needs.input || places.norm1.learns {
-            input_gradient(dq, q_size, weight(&places.q), d, dnormed, Write::Set);
-            input_gradient(dk, kv_size, weight(&places.k), d, dnormed, Write::Add);
-            input_gradient(dv, kv_size, weight(&places.v), d, dnormed, Write::Add);
-            rms_backward(dnormed, &self.x, weight(&places.norm1), &self.inv1, &mut flow.dx, zeroed(gradients, &places.norm1));
+        let norms = needs.input || places.norm1.learns;
+        for (place, dy, write) in [(&places.q, dq, Write::Set), (&places.k, dk, Write::Add), (&places.v, dv, Write::Add)] {
+            let into = norms.then_some((&mut dnormed[..], write));
+            pass.linear(place, &self.normed1, d, dy, into, (gradients, low));
+        }
+        if norms {
+            let norm1 = pass.weight(&places.norm1);
+            rms_backward(dnormed, &kept.x, norm1, &self.inv1, &mut flow.dx, zeroed(gradients, &places.norm1));
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    fn weight(&self, place: &Place) -> &'a [f32] {
+        &self.weights[place.range.clone()]
+    }
+
+    /// Of `y = x · wᵀ`: the gradients of what learns in it, and that of `x` where somebody asks for it.
+    fn linear(
+        &self,
+        place: &Place,
+        x: &[f32],
+        inputs: usize,
+        dy: &[f32],
+        into: Option<(&mut [f32], Write)>,
+        (gradients, low): (&mut [f32], &mut Vec<f32>),
+    ) {
+        let outputs = place.range.len() / inputs;
+        weight_gradient(dy, outputs, x, inputs, place, gradients, Write::Set);
+        let dx = into.map(|(dx, write)| {
+            input_gradient(dy, outputs, self.weight(place), inputs, dx, write);
+            dx
+        });
+        if let Some(low_rank) = &place.low_rank {
+            low_rank.backward(self.numbers.adapter, dy, x, dx, gradients, low);
         }
     }
 }

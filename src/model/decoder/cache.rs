@@ -7,7 +7,7 @@ use crate::kernels::attention::attention_cached;
 use super::super::ModelError;
 use super::attention::{self, Heads};
 use super::forward::Attend;
-use super::{Batch, Config, Decoder, Keep};
+use super::{Batch, Config, Decoder, Keep, Tensors};
 
 /// A fixed number of slots, each for one sequence of at most `capacity` tokens.
 #[derive(Debug)]
@@ -45,13 +45,13 @@ impl Cache {
 
 impl Decoder {
     /// Runs whole sequences, `slots[i]` being the cache slot of the batch's sequence i.
-    pub fn prefill(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
-        self.forward_with(weights, batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
+    pub fn prefill(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
     }
 
     /// Runs one further token of each sequence (a batch of [`Batch::push_next`]).
-    pub fn advance(&mut self, weights: &[f32], batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
-        self.forward_with(weights, batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
+    pub fn advance(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
     }
 }
 
@@ -80,7 +80,7 @@ struct Advance<'a> {
 
 impl Attend for Advance<'_> {
     fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], _: &mut [f32]) {
-        let Heads { heads, kv_heads, head_dim } = self.cache.heads;
+        let Heads { heads, kv_heads, head_dim, window } = self.cache.heads;
         let (width, capacity) = (self.cache.width(), self.cache.capacity);
         for ((k, v), (slot, position)) in k.chunks_exact(width).zip(v.chunks_exact(width)).zip(self.slots.iter().zip(self.positions)) {
             self.cache.store(layer, *slot, *position as usize, k, v);
@@ -91,7 +91,7 @@ impl Attend for Advance<'_> {
             |(((out, q), slot), position)| {
                 let start = slot * capacity * width;
                 let end = start + (*position as usize + 1) * width;
-                attention_cached(heads, kv_heads, head_dim, None, q, &keys[start..end], &values[start..end], out);
+                attention_cached(heads, kv_heads, head_dim, window, q, &keys[start..end], &values[start..end], out);
             },
         );
     }

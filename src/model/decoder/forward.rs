@@ -1,14 +1,13 @@
 //! The forward pass.
 
-use crate::kernels::embedding::gather;
 use crate::kernels::gemm::Write;
-use crate::kernels::glu::swiglu_forward;
+use crate::kernels::glu::{geglu_forward, swiglu_forward};
 use crate::kernels::norm::rms_forward;
-use crate::kernels::rope::{Turn, rope};
+use crate::kernels::rope::{Rope, Turn, rope, rope_neighbours};
 
-use super::super::ModelError;
-use super::places::LayerPlaces;
-use super::{Batch, Config, Decoder, Keep, Layer, Tail, attention, linear, room, take_rows};
+use super::super::{Activation, ModelError};
+use super::places::{LayerPlaces, Place};
+use super::{Batch, Config, Decoder, Front, Keep, Kept, Pairs, Tail, Tensors, Work, attention, room, take_rows};
 
 /// How a layer attends: from its queries, keys and values to `out` and, for a backward pass, `lse`.
 pub(super) trait Attend {
@@ -27,98 +26,148 @@ impl Attend for Whole<'_> {
     }
 }
 
+/// What all layers compute with.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'a> {
+    pub config: &'a Config,
+    pub weights: &'a dyn Tensors,
+    /// Empty if there is none.
+    pub adapter: &'a [f32],
+}
+
+impl Numbers<'_> {
+    /// `y = x · wᵀ`, with what an adapter adds. `low` is scratch.
+    fn linear(&self, place: &Place, x: &[f32], y: &mut [f32], write: Write, low: &mut Vec<f32>) {
+        self.weights.linear(place, x, y, write);
+        if let Some(low_rank) = &place.low_rank {
+            low_rank.forward(self.adapter, x, y, low);
+        }
+    }
+}
+
 impl Decoder {
     /// Runs whole sequences up to the normalised last activations of the wanted rows; [`Decoder::logits`] makes logits of them.
-    pub fn forward(&mut self, weights: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
-        let mut whole = Whole { heads: self.heads, starts: &batch.starts };
-        self.forward_with(weights, batch, keep, &mut whole)
+    pub fn forward(&mut self, weights: &dyn Tensors, batch: &Batch, keep: Keep) -> Result<(), ModelError> {
+        self.forward_adapted(weights, &[], batch, keep)
     }
 
-    pub(super) fn forward_with(&mut self, weights: &[f32], batch: &Batch, keep: Keep, attend: &mut dyn Attend) -> Result<(), ModelError> {
+    /// The same with an adapter's numbers (see [`Decoder::with_adapter`]).
+    pub fn forward_adapted(&mut self, weights: &dyn Tensors, adapter: &[f32], batch: &Batch, keep: Keep) -> Result<(), ModelError> {
+        let mut whole = Whole { heads: self.heads, starts: &batch.starts };
+        self.forward_with(weights, adapter, batch, keep, &mut whole)
+    }
+
+    pub(super) fn forward_with(
+        &mut self,
+        weights: &dyn Tensors,
+        adapter: &[f32],
+        batch: &Batch,
+        keep: Keep,
+        attend: &mut dyn Attend,
+    ) -> Result<(), ModelError> {
         batch.check(&self.config)?;
+        self.places.check_adapter(adapter)?;
         self.reach(batch);
-        let (d, depth) = (self.config.hidden_size, self.layers.len());
-        let mut x = std::mem::take(&mut self.layers[0].x);
+        self.keep = keep;
+        let (d, depth) = (self.config.hidden_size, self.kept.len());
+        let mut x = std::mem::take(&mut self.kept[0].x);
         room(&mut x, batch.rows(), d);
-        gather(&weights[self.places.embed.range.clone()], d, &batch.tokens, &mut x);
-        self.layers[0].x = x;
+        weights.rows(&self.places.embed, &batch.tokens, &mut x);
+        self.kept[0].x = x;
         for index in 0..depth {
-            let slot = if keep == Keep::All { index } else { 0 };
-            self.first_half(weights, batch, index, slot, attend);
-            self.second_half(weights, batch, index, slot);
-            let next = match (index + 1 == depth, keep) {
-                (true, _) => &mut self.last,
-                (false, Keep::All) => &mut self.layers[index + 1].x,
-                (false, Keep::Nothing) => &mut self.layers[0].x,
-            };
+            self.layer(weights, adapter, batch, index, attend);
+            let next = if index + 1 == depth { &mut self.last } else { &mut self.kept[self.places.kept(index + 1, keep)].x };
             std::mem::swap(next, &mut self.spare);
         }
         let rows = batch.wanted.len();
         room(&mut self.normed, rows, d);
         room(&mut self.inv_norm, rows, 1);
-        let norm = &weights[self.places.norm.range.clone()];
-        rms_forward(&self.last, norm, self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
+        rms_forward(&self.last, weights.vector(&self.places.norm), self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
         Ok(())
     }
 
-    /// Norm, projections, positions and attention of layer `index`, in the buffers of `slot`.
-    fn first_half(&mut self, weights: &[f32], batch: &Batch, index: usize, slot: usize, attend: &mut dyn Attend) {
-        let (config, places) = (&self.config, &self.places.layers[index]);
-        let (rows, d, q_size, kv_size) = (batch.rows(), config.hidden_size, config.query_size(), config.key_value_size());
-        let Layer { x, normed1, inv1, q, k, v, out, lse, .. } = &mut self.layers[slot];
-        for (buffer, width) in [
-            (&mut *normed1, d),
-            (&mut *inv1, 1),
-            (&mut *q, q_size),
-            (&mut *k, kv_size),
-            (&mut *v, kv_size),
-            (&mut *out, q_size),
-            (&mut *lse, config.num_attention_heads),
-        ] {
+    /// A layer, from its input to its output, which goes to `spare`. Of the last layer's second half only the wanted rows.
+    fn layer(&mut self, weights: &dyn Tensors, adapter: &[f32], batch: &Batch, index: usize, attend: &mut dyn Attend) {
+        let Decoder { config, places, rope, keep, kept, work, wanted_x, wanted_out, spare, low, .. } = self;
+        let numbers = Numbers { config, weights, adapter };
+        let (rows, q_size) = (batch.rows(), config.query_size());
+        let Kept { x, out, lse } = &mut kept[places.kept(index, *keep)];
+        let Work { front, tail } = &mut work[places.work(index, *keep)];
+        let is_last = index + 1 == places.layers.len();
+        let places = &places.layers[index];
+        front.forward(numbers, places, x, &batch.positions, rope, low);
+        room(out, rows, q_size);
+        room(lse, rows, config.num_attention_heads);
+        attend.attend(index, &front.q, &front.k, &front.v, out, lse);
+        let (x, out) = if is_last {
+            room(wanted_x, batch.wanted.len(), config.hidden_size);
+            room(wanted_out, batch.wanted.len(), q_size);
+            take_rows(x, config.hidden_size, &batch.wanted, wanted_x);
+            take_rows(out, q_size, &batch.wanted, wanted_out);
+            (&*wanted_x, &*wanted_out)
+        } else {
+            (&*x, &*out)
+        };
+        tail.activate(numbers, places, x, out, low);
+        tail.finish(numbers, places, spare, low);
+    }
+}
+
+impl Front {
+    /// Norm, projections and positions.
+    pub(super) fn forward(
+        &mut self,
+        numbers: Numbers,
+        places: &LayerPlaces,
+        x: &[f32],
+        positions: &[u32],
+        table: &Rope,
+        low: &mut Vec<f32>,
+    ) {
+        let config = numbers.config;
+        let (rows, d, q_size, kv_size) = (positions.len(), config.hidden_size, config.query_size(), config.key_value_size());
+        let Front { normed1, inv1, q, k, v } = self;
+        for (buffer, width) in [(&mut *normed1, d), (&mut *inv1, 1), (&mut *q, q_size), (&mut *k, kv_size), (&mut *v, kv_size)] {
             room(buffer, rows, width);
         }
-        rms_forward(x, &weights[places.norm1.range.clone()], config.rms_norm_eps, normed1, inv1);
-        linear(normed1, d, &weights[places.q.range.clone()], q_size, q, Write::Set);
-        linear(normed1, d, &weights[places.k.range.clone()], kv_size, k, Write::Set);
-        linear(normed1, d, &weights[places.v.range.clone()], kv_size, v, Write::Set);
-        rope(q, config.num_attention_heads, &batch.positions, &self.rope, Turn::Forward);
-        rope(k, config.num_key_value_heads, &batch.positions, &self.rope, Turn::Forward);
-        attend.attend(index, q, k, v, out, lse);
-    }
-
-    /// From the attention's output to the layer's, which goes to `spare`. Of the last layer only the wanted rows.
-    fn second_half(&mut self, weights: &[f32], batch: &Batch, index: usize, slot: usize) {
-        let (config, places) = (&self.config, &self.places.layers[index]);
-        let Layer { x, out, tail, .. } = &mut self.layers[slot];
-        if index + 1 < self.places.layers.len() {
-            return tail.forward(config, places, weights, x, out, &mut self.spare);
+        rms_forward(x, numbers.weights.vector(&places.norm1), config.rms_norm_eps, normed1, inv1);
+        numbers.linear(&places.q, normed1, q, Write::Set, low);
+        numbers.linear(&places.k, normed1, k, Write::Set, low);
+        numbers.linear(&places.v, normed1, v, Write::Set, low);
+        for (x, heads) in [(q, config.num_attention_heads), (k, config.num_key_value_heads)] {
+            match numbers.weights.pairs() {
+                Pairs::Halves => rope(x, heads, positions, table, Turn::Forward),
+                Pairs::Neighbours => rope_neighbours(x, heads, positions, table),
+            }
         }
-        let (d, q_size) = (config.hidden_size, config.query_size());
-        room(&mut self.wanted_x, batch.wanted.len(), d);
-        room(&mut self.wanted_out, batch.wanted.len(), q_size);
-        take_rows(x, d, &batch.wanted, &mut self.wanted_x);
-        take_rows(out, q_size, &batch.wanted, &mut self.wanted_out);
-        tail.forward(config, places, weights, &self.wanted_x, &self.wanted_out, &mut self.spare);
     }
 }
 
 impl Tail {
-    fn forward(&mut self, config: &Config, places: &LayerPlaces, weights: &[f32], x: &[f32], out: &[f32], y: &mut Vec<f32>) {
+    /// All that a backward pass needs, from the layer's input and its attention's output.
+    pub(super) fn activate(&mut self, numbers: Numbers, places: &LayerPlaces, x: &[f32], out: &[f32], low: &mut Vec<f32>) {
+        let config = numbers.config;
         let (d, ff) = (config.hidden_size, config.intermediate_size);
         let rows = x.len() / d;
         let Tail { middle, normed2, inv2, gate, up, glu } = self;
-        for (buffer, width) in
-            [(&mut *middle, d), (&mut *normed2, d), (&mut *inv2, 1), (&mut *gate, ff), (&mut *up, ff), (&mut *glu, ff), (&mut *y, d)]
-        {
+        for (buffer, width) in [(&mut *middle, d), (&mut *normed2, d), (&mut *inv2, 1), (&mut *gate, ff), (&mut *up, ff), (&mut *glu, ff)] {
             room(buffer, rows, width);
         }
         middle.copy_from_slice(x);
-        linear(out, config.query_size(), &weights[places.o.range.clone()], d, middle, Write::Add);
-        rms_forward(middle, &weights[places.norm2.range.clone()], config.rms_norm_eps, normed2, inv2);
-        linear(normed2, d, &weights[places.gate.range.clone()], ff, gate, Write::Set);
-        linear(normed2, d, &weights[places.up.range.clone()], ff, up, Write::Set);
-        swiglu_forward(gate, up, glu);
-        y.copy_from_slice(middle);
-        linear(glu, ff, &weights[places.down.range.clone()], d, y, Write::Add);
+        numbers.linear(&places.o, out, middle, Write::Add, low);
+        rms_forward(middle, numbers.weights.vector(&places.norm2), config.rms_norm_eps, normed2, inv2);
+        numbers.linear(&places.gate, normed2, gate, Write::Set, low);
+        numbers.linear(&places.up, normed2, up, Write::Set, low);
+        match config.hidden_act {
+            Activation::Silu => swiglu_forward(gate, up, glu),
+            Activation::GeluTanh => geglu_forward(gate, up, glu),
+        }
+    }
+
+    /// The layer's output.
+    fn finish(&self, numbers: Numbers, places: &LayerPlaces, y: &mut Vec<f32>, low: &mut Vec<f32>) {
+        room(y, self.inv2.len(), numbers.config.hidden_size);
+        y.copy_from_slice(&self.middle);
+        numbers.linear(&places.down, &self.glu, y, Write::Add, low);
     }
 }

@@ -9,7 +9,9 @@ mod backward;
 mod batch;
 pub mod cache;
 mod forward;
+mod low_rank;
 mod places;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -19,19 +21,24 @@ use crate::kernels::gemm::{Mat, Write, matmul};
 use crate::kernels::rope::Rope;
 
 pub use batch::Batch;
+pub use low_rank::LowRank;
 pub use places::{Place, Places};
+pub use tensors::{Pairs, Tensors};
 
 use super::weights::Layout;
-use super::{Config, ModelError};
+use super::{Adapter, Config, ModelError};
 use attention::Heads;
 
 /// Logits are made for at most this many numbers at a time (16 MiB), in multiples of 256 rows.
 const HEAD_CHUNK: usize = 4 << 20;
 
-/// Whether activations are kept for a backward pass.
+/// What is kept for a backward pass. Never of layers below which nothing learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     All,
+    /// Each layer's input and what its attention made of it. The backward pass computes the rest again, one layer at a time, to the same
+    /// bits. (An attention's result is as large as its input and would be the dearest part to compute again in a long sequence.)
+    Inputs,
     Nothing,
 }
 
@@ -45,8 +52,11 @@ pub struct Decoder {
     pub places: Places,
     heads: Heads,
     rope: Rope,
-    /// One for each layer if activations are kept, else only the first is used.
-    layers: Vec<Layer>,
+    /// Of the last forward pass.
+    keep: Keep,
+    /// One for each layer; the first serves all those of which nothing is kept.
+    kept: Vec<Kept>,
+    work: Vec<Work>,
     /// The rows that are asked for, in the last layer: its input and what its attention made of it.
     wanted_x: Vec<f32>,
     wanted_out: Vec<f32>,
@@ -56,21 +66,34 @@ pub struct Decoder {
     inv_norm: Vec<f32>,
     logits: Vec<f32>,
     spare: Vec<f32>,
+    /// What an adapter reduces its input to.
+    low: Vec<f32>,
     gradients: backward::Buffers,
 }
 
-/// What a layer computes: rows × width each.
+/// A layer's input and its attention's result: rows × width each.
 #[derive(Debug, Default)]
-struct Layer {
+struct Kept {
     x: Vec<f32>,
+    out: Vec<f32>,
+    lse: Vec<f32>,
+}
+
+/// What a layer computes on the way.
+#[derive(Debug, Default)]
+struct Work {
+    front: Front,
+    tail: Tail,
+}
+
+/// The first half of a layer, before its attention.
+#[derive(Debug, Default)]
+struct Front {
     normed1: Vec<f32>,
     inv1: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    out: Vec<f32>,
-    lse: Vec<f32>,
-    tail: Tail,
 }
 
 /// The second half of a layer, behind its attention.
@@ -91,13 +114,23 @@ impl Decoder {
 
     /// Tensors whose name `frozen` accepts get no gradient and cost no backward pass.
     pub fn with_frozen(config: &Config, frozen: &dyn Fn(&str) -> bool) -> Result<Decoder, ModelError> {
-        let places = Places::of(config, &Layout::of(config)?, frozen)?;
+        Decoder::of(config, Places::of(config, &Layout::of(config)?, frozen)?)
+    }
+
+    /// Only the adapter learns. Its numbers are given to [`Decoder::forward_adapted`] and [`Decoder::backward_adapted`].
+    pub fn with_adapter(config: &Config, adapter: &Adapter) -> Result<Decoder, ModelError> {
+        Decoder::of(config, Places::adapted(config, &Layout::of(config)?, adapter)?)
+    }
+
+    fn of(config: &Config, places: Places) -> Result<Decoder, ModelError> {
         Ok(Decoder {
             config: config.clone(),
             places,
             heads: Heads::of(config),
             rope: Rope::new(config.head_dim, 0, config.rope_theta),
-            layers: (0..config.num_hidden_layers).map(|_| Layer::default()).collect(),
+            keep: Keep::Nothing,
+            kept: (0..config.num_hidden_layers).map(|_| Kept::default()).collect(),
+            work: (0..config.num_hidden_layers).map(|_| Work::default()).collect(),
             wanted_x: Vec::new(),
             wanted_out: Vec::new(),
             last: Vec::new(),
@@ -105,6 +138,7 @@ impl Decoder {
             inv_norm: Vec::new(),
             logits: Vec::new(),
             spare: Vec::new(),
+            low: Vec::new(),
             gradients: backward::Buffers::default(),
         })
     }
@@ -115,14 +149,13 @@ impl Decoder {
     }
 
     /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
-    pub fn logits(&mut self, weights: &[f32], each: EachLogits) -> Result<(), ModelError> {
+    pub fn logits(&mut self, weights: &dyn Tensors, each: EachLogits) -> Result<(), ModelError> {
         let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = self.inv_norm.len();
-        let head = Mat::new(&weights[self.places.head.range.clone()], vocab, d).t();
         for start in (0..rows).step_by(self.head_rows()) {
             let chunk = start..rows.min(start + self.head_rows());
             self.logits.resize(chunk.len() * vocab, 0.0);
-            matmul(Mat::new(&self.normed[start * d..chunk.end * d], chunk.len(), d), head, &mut self.logits, Write::Set);
+            weights.linear(&self.places.head, &self.normed[start * d..chunk.end * d], &mut self.logits, Write::Set);
             each(chunk, &mut self.logits)?;
         }
         Ok(())

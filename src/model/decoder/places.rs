@@ -2,15 +2,31 @@
 
 use std::ops::Range;
 
+use super::super::lora::Target;
 use super::super::weights::Layout;
-use super::super::{Config, ModelError};
+use super::super::{Adapter, Config, ModelError};
+use super::Keep;
+use super::low_rank::LowRank;
 
 /// A tensor's place in weights and gradients.
 #[derive(Clone, Debug)]
 pub struct Place {
+    /// Its number in the layout.
+    pub index: usize,
     pub range: Range<usize>,
+    /// Of a matrix: its row length.
+    pub columns: usize,
     /// A frozen tensor gets no gradient, and none is computed for it.
     pub learns: bool,
+    /// What is added to a matrix, if anything is; it always learns.
+    pub low_rank: Option<LowRank>,
+}
+
+impl Place {
+    /// Whether anything in it gets a gradient.
+    fn is_trained(&self) -> bool {
+        self.learns || self.low_rank.is_some()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -36,13 +52,17 @@ pub struct Places {
     pub tied: bool,
     /// The lowest layer in which, or below which, something learns; as many as there are layers if only the head does.
     pub lowest: usize,
+    /// Numbers of the adapter; 0 if there is none.
+    pub adapter: usize,
 }
 
 impl Places {
     pub fn of(config: &Config, layout: &Layout, frozen: &dyn Fn(&str) -> bool) -> Result<Places, ModelError> {
         let place = |name: &str| {
-            let tensor = layout.tensor(name).ok_or_else(|| ModelError::malformed("the weights", format!("`{name}` is missing")))?;
-            Ok::<_, ModelError>(Place { range: tensor.range.clone(), learns: !frozen(name) })
+            let index = layout.index(name).ok_or_else(|| ModelError::malformed("the weights", format!("`{name}` is missing")))?;
+            let tensor = &layout.tensors[index];
+            let columns = tensor.shape.last().copied().unwrap_or(1);
+            Ok::<_, ModelError>(Place { index, range: tensor.range.clone(), columns, learns: !frozen(name), low_rank: None })
         };
         let layers = (0..config.num_hidden_layers).map(|layer| {
             let part = |part: &str| place(&format!("model.layers.{layer}.{part}.weight"));
@@ -63,17 +83,71 @@ impl Places {
         let embed = place("model.embed_tokens.weight")?;
         let head = if tied { embed.clone() } else { place("lm_head.weight")? };
         let lowest = if embed.learns { 0 } else { layers.iter().position(LayerPlaces::learns).unwrap_or(layers.len()) };
-        Ok(Places { embed, layers, norm: place("model.norm.weight")?, head, tied, lowest })
+        Ok(Places { embed, layers, norm: place("model.norm.weight")?, head, tied, lowest, adapter: 0 })
+    }
+
+    /// Nothing learns but the adapter.
+    pub fn adapted(config: &Config, layout: &Layout, adapter: &Adapter) -> Result<Places, ModelError> {
+        let mut places = Places::of(config, layout, &|_| true)?;
+        for (number, layer) in places.layers.iter_mut().enumerate() {
+            for target in Target::ALL {
+                layer.matrix(target).low_rank = adapter.low_rank(config, number, target)?;
+            }
+        }
+        places.adapter = adapter.weights.parameters();
+        places.lowest = places.layers.iter().position(LayerPlaces::learns).unwrap_or(places.layers.len());
+        Ok(places)
+    }
+
+    /// Where a layer's input and its attention's result are: the first place serves all layers of which nothing is kept.
+    pub(super) fn kept(&self, layer: usize, keep: Keep) -> usize {
+        if keep != Keep::Nothing && layer >= self.lowest { layer } else { 0 }
+    }
+
+    /// Where the rest of a layer is.
+    pub(super) fn work(&self, layer: usize, keep: Keep) -> usize {
+        if keep == Keep::All && layer >= self.lowest { layer } else { 0 }
+    }
+
+    pub(super) fn check_adapter(&self, adapter: &[f32]) -> Result<(), ModelError> {
+        let (given, needed) = (adapter.len(), self.adapter);
+        if given == needed { Ok(()) } else { Err(ModelError::Input(format!("the adapter has {given} numbers, not {needed}"))) }
+    }
+
+    /// Whether something below the head learns.
+    pub fn learns_below_head(&self) -> bool {
+        self.norm.learns || self.lowest < self.layers.len()
     }
 }
 
 impl LayerPlaces {
     fn learns(&self) -> bool {
-        self.first_half_learns() || [&self.o, &self.norm2, &self.gate, &self.up, &self.down].iter().any(|place| place.learns)
+        self.first_half_learns() || self.mlp_input_learns() || self.gate_or_up_learns() || self.down.is_trained()
     }
 
     /// Whether something before the attention's output learns.
     pub fn first_half_learns(&self) -> bool {
-        [&self.norm1, &self.q, &self.k, &self.v].iter().any(|place| place.learns)
+        [&self.norm1, &self.q, &self.k, &self.v].iter().any(|place| place.is_trained())
+    }
+
+    /// Whether something between the attention's output and the second norm's learns.
+    pub fn mlp_input_learns(&self) -> bool {
+        self.o.is_trained() || self.norm2.learns
+    }
+
+    pub fn gate_or_up_learns(&self) -> bool {
+        self.gate.is_trained() || self.up.is_trained()
+    }
+
+    fn matrix(&mut self, target: Target) -> &mut Place {
+        match target {
+            Target::Q => &mut self.q,
+            Target::K => &mut self.k,
+            Target::V => &mut self.v,
+            Target::O => &mut self.o,
+            Target::Gate => &mut self.gate,
+            Target::Up => &mut self.up,
+            Target::Down => &mut self.down,
+        }
     }
 }

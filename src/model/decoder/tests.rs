@@ -1,10 +1,12 @@
 //! The decoder against two independent judges: a plain f64 implementation with finite differences, and candle's autograd.
 
+mod adapter;
 mod differences;
 mod judge;
+mod plain;
 
 use super::super::config::tests::tiny;
-use super::super::{Config, Weights};
+use super::super::{Activation, Config, Weights};
 use super::cache::Cache;
 use super::{Batch, Decoder, Keep};
 use crate::kernels::loss::cross_entropy;
@@ -12,6 +14,11 @@ use crate::kernels::rng;
 
 pub(super) fn untied() -> Config {
     Config { tie_word_embeddings: false, num_key_value_heads: 4, ..tiny() }
+}
+
+/// GeGLU, and a window that is shorter than most sequences.
+pub(super) fn other() -> Config {
+    Config { hidden_act: Activation::GeluTanh, sliding_window: Some(4), ..tiny() }
 }
 
 /// Larger than at the start of a training, so that every gradient is far from zero, but not so large that attention saturates.
@@ -45,10 +52,22 @@ pub(super) fn targets(config: &Config, batch: &Batch) -> Vec<u32> {
 
 /// Mean cross-entropy and its gradient, in the layout's order.
 pub(super) fn gradient(decoder: &mut Decoder, weights: &Weights, batch: &Batch, targets: &[u32]) -> (f64, Vec<f32>) {
-    let mut gradient = vec![f32::NAN; weights.data.len()];
+    gradient_after(decoder, weights, &[], batch, targets, Keep::All)
+}
+
+/// The same with an adapter, if there is one, or with other things kept.
+pub(super) fn gradient_after(
+    decoder: &mut Decoder,
+    weights: &Weights,
+    adapter: &[f32],
+    batch: &Batch,
+    targets: &[u32],
+    keep: Keep,
+) -> (f64, Vec<f32>) {
+    let mut gradient = vec![f32::NAN; if adapter.is_empty() { weights.data.len() } else { adapter.len() }];
     let (vocab, weight) = (decoder.config.vocab_size, 1.0 / targets.len() as f32);
-    decoder.forward(&weights.data, batch, Keep::All).unwrap();
-    let loss = decoder.backward(&weights.data, batch, &mut gradient, &mut |rows, logits| {
+    decoder.forward_adapted(&weights.data, adapter, batch, keep).unwrap();
+    let loss = decoder.backward_adapted(&weights.data, adapter, batch, &mut gradient, &mut |rows, logits| {
         let mut losses = vec![0.0; rows.len()];
         cross_entropy(logits, vocab, &targets[rows], weight, &mut losses).unwrap();
         Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
@@ -67,6 +86,19 @@ pub(super) fn assert_close(weights: &Weights, ours: &[f32], theirs: &[f64], tole
         }
     }
 }
+
+/// What is frozen.
+const RULES: [fn(&str) -> bool; 9] = [
+    |name| name.contains("embed"),
+    |name| name.contains("embed") || name.contains("layers.0"),
+    |name| name != "lm_head.weight",
+    |name| name != "model.norm.weight",
+    |name| !name.contains("layers.1.self_attn.k_proj"),
+    |name| !name.contains("layers.1.self_attn.o_proj"),
+    |name| !name.contains("layers.1.post_attention_layernorm"),
+    |name| !name.contains("layers.1.mlp.up"),
+    |name| !name.contains("layers.1.mlp.down"),
+];
 
 fn logits(decoder: &mut Decoder, weights: &Weights) -> Vec<f32> {
     let mut all = Vec::new();
@@ -103,14 +135,7 @@ fn frozen_tensors_are_left_alone_and_the_others_learn_the_same() {
     let batch = batch(&config);
     let targets = targets(&config, &batch);
     let (_, all) = gradient(&mut Decoder::new(&config).unwrap(), &weights, &batch, &targets);
-    let rules: [fn(&str) -> bool; 5] = [
-        |name| name.contains("embed"),
-        |name| name.contains("embed") || name.contains("layers.0"),
-        |name| name != "lm_head.weight",
-        |name| !name.contains("layers.1.self_attn.k_proj"),
-        |name| !name.contains("layers.1.mlp.up"),
-    ];
-    for rule in rules {
+    for rule in RULES {
         let mut decoder = Decoder::with_frozen(&config, &rule).unwrap();
         let (_, some) = gradient(&mut decoder, &weights, &batch, &targets);
         for tensor in &weights.layout.tensors {
@@ -120,6 +145,44 @@ fn frozen_tensors_are_left_alone_and_the_others_learn_the_same() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_computed_again_has_the_same_bits() {
+    let config = Config { num_hidden_layers: 3, ..untied() };
+    let (weights, batch) = (weights(&config), batch(&config));
+    let targets = targets(&config, &batch);
+    let nothing: fn(&str) -> bool = |_| false;
+    for rule in RULES.into_iter().chain([nothing]) {
+        let mut decoder = Decoder::with_frozen(&config, &rule).unwrap();
+        let after = |decoder: &mut Decoder, keep| gradient_after(decoder, &weights, &[], &batch, &targets, keep);
+        let (loss, all) = after(&mut decoder, Keep::All);
+        // Again, so that it also holds in buffers that were used for something else.
+        for mut other in [Decoder::with_frozen(&config, &rule).unwrap(), decoder] {
+            let (again, some) = after(&mut other, Keep::Inputs);
+            assert_eq!(again.to_bits(), loss.to_bits());
+            assert!(some.iter().map(|g| g.to_bits()).eq(all.iter().map(|g| g.to_bits())));
+        }
+    }
+}
+
+#[test]
+fn only_what_is_kept_has_buffers() {
+    let config = Config { num_hidden_layers: 5, ..untied() };
+    let (weights, batch) = (weights(&config), batch(&config));
+    let filled = |keep, rule: fn(&str) -> bool| {
+        let mut decoder = Decoder::with_frozen(&config, &rule).unwrap();
+        decoder.forward(&weights.data, &batch, keep).unwrap();
+        let kept = decoder.kept.iter().filter(|kept| kept.x.capacity() + kept.out.capacity() > 0).count();
+        let work = decoder.work.iter().filter(|work| work.front.q.capacity() + work.tail.glu.capacity() > 0).count();
+        (kept, work)
+    };
+    assert_eq!(filled(Keep::All, |_| false), (5, 5));
+    assert_eq!(filled(Keep::Inputs, |_| false), (5, 1));
+    assert_eq!(filled(Keep::Nothing, |_| false), (1, 1));
+    // The first place serves the three frozen layers at the bottom.
+    assert_eq!(filled(Keep::All, |name| !name.contains("layers.3.") && !name.contains("layers.4.")), (3, 3));
+    assert_eq!(filled(Keep::All, |name| name != "lm_head.weight"), (1, 1));
 }
 
 #[test]
@@ -142,16 +205,19 @@ fn a_row_does_not_depend_on_its_company() {
 
 #[test]
 fn a_cached_token_gives_the_same_bits_as_a_whole_sequence() {
-    let config = tiny();
-    let weights = weights(&config);
-    let mut decoder = Decoder::new(&config).unwrap();
-    let (one, two) = (sequence(&config, 1, 12), sequence(&config, 2, 8));
+    [tiny(), other()].iter().for_each(cached_tokens_are_as_whole_sequences);
+}
+
+fn cached_tokens_are_as_whole_sequences(config: &Config) {
+    let weights = weights(config);
+    let mut decoder = Decoder::new(config).unwrap();
+    let (one, two) = (sequence(config, 1, 12), sequence(config, 2, 8));
     let mut whole = Batch::default();
     whole.push(&one, 5..12);
     whole.push(&two, 1..8);
     decoder.forward(&weights.data, &whole, Keep::Nothing).unwrap();
     let expected = logits(&mut decoder, &weights);
-    let mut cache = Cache::new(&config, 3, 12);
+    let mut cache = Cache::new(config, 3, 12);
     let mut batch = Batch::default();
     batch.push(&one[..5], 4..5);
     batch.push(&two[..1], 0..1);

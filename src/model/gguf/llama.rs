@@ -2,13 +2,17 @@
 //! llama.cpp's converter for `LlamaForCausalLM`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Gguf, TensorPlan, Value, Writer, named, tokens};
-use crate::model::quant::{BlockType, dequantize, quantize};
-use crate::model::weights::Layout;
-use crate::model::{Config, Model, ModelError, Weights};
+use crate::model::decoder::Pairs;
+use crate::model::quant::{BlockType, quantize};
+use crate::model::stored::Span;
+use crate::model::weights::{Layout, Tensor};
+use crate::model::{Activation, ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, Weights};
 
 /// `(part of a layer as Hugging Face names it, as GGUF names it)`
 const PARTS: [(&str, &str); 9] = [
@@ -114,6 +118,7 @@ pub fn save(
 /// Everything that llama.cpp wants to know. `file_type` is `llama_ftype`. No name is written: it would make equal models unequal files.
 pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
     let config = &model.config;
+    refuse_what_it_cannot_say(config)?;
     let number = |n: usize| {
         u32::try_from(n).map(Value::U32).map_err(|_| ModelError::TooLarge {
             what: "a size of the model".to_string(),
@@ -145,6 +150,18 @@ pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, M
     Ok(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
+/// llama.cpp's `llama` has SwiGLU and full attention, and no key for anything else.
+fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
+    if config.hidden_act != Activation::Silu {
+        return Err(ModelError::unsupported("an MLP with GeLU", "llama.cpp's Llama has SwiGLU only; train with `hidden_act = \"silu\"`"));
+    }
+    if let Some(window) = config.window() {
+        let why = "llama.cpp's Llama sees all tokens; train without `sliding_window`";
+        return Err(ModelError::unsupported(format!("a sliding window of {window} tokens"), why));
+    }
+    Ok(())
+}
+
 /// The converter's `61K`, `1.2M`, `135M`: two digits at least.
 fn size_label(parameters: usize) -> String {
     let parameters = parameters as f64;
@@ -164,46 +181,64 @@ fn size_label(parameters: usize) -> String {
 
 /// Reads a whole model, its weights unpacked to f32.
 pub fn load(path: &Path) -> Result<Model, ModelError> {
-    let file = super::open(path)?;
-    let wrong = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
-    let config = config(&file, path)?;
-    let layout = Layout::of(&config)?;
-    // Before any memory is taken for the weights: is all that the configuration promises in the file?
+    let (file, config, layout) = checked(path)?;
+    let (tokenizer, chat) = encoder(&file, &config, path)?;
+    // Only now that all that the configuration promises is known to be in the file is memory taken for the weights.
+    let mut weights = Weights::zeros(&config)?;
     for tensor in &layout.tensors {
-        let theirs = tensor_name(&tensor.name).unwrap_or_default();
-        let found = file.tensor(&theirs).ok_or_else(|| wrong(format!("tensor `{theirs}` is missing")))?;
-        let shape: Vec<usize> = tensor.shape.iter().rev().copied().collect();
-        if found.shape != shape {
-            return Err(wrong(format!("tensor `{theirs}` has shape {:?}, not {shape:?}", found.shape)));
-        }
+        let Some(out) = weights.get_mut(&tensor.name) else { continue };
+        let found = span(&file, tensor, path)?;
+        found.unpack(out).map_err(|why| wrong(path, format!("tensor `{}`: {why}", tensor_name(&tensor.name).unwrap_or_default())))?;
+        rows_from_file(&tensor.name, out, &config);
     }
-    let known = |name: &str| layout.tensors.iter().any(|tensor| tensor_name(&tensor.name).as_deref() == Some(name));
-    if let Some(stranger) = file.header.tensors.iter().find(|tensor| !known(&tensor.name)) {
-        let name = super::shown(&stranger.name);
-        return Err(ModelError::unsupported(format!("tensor `{name}`"), "a plain Llama model has no such tensor"));
-    }
-    let (tokenizer, chat) = tokens::read(&file, path)?;
-    if tokenizer.vocab_size() > config.vocab_size {
-        return Err(wrong(format!("it has {} tokens and {} embeddings", tokenizer.vocab_size(), config.vocab_size)));
-    }
-    let weights = weights(&file, &config).map_err(wrong)?;
     Ok(Model { config, weights, tokenizer, chat })
 }
 
-fn weights(file: &Gguf, config: &Config) -> Result<Weights, String> {
-    let mut weights = Weights::zeros(config).map_err(|error| error.to_string())?;
-    for tensor in weights.layout.clone().tensors.iter() {
-        let theirs = tensor_name(&tensor.name).unwrap_or_default();
-        let (Some(info), Some(out)) = (file.tensor(&theirs), weights.get_mut(&tensor.name)) else {
-            return Err(format!("tensor `{theirs}` is missing"));
-        };
-        dequantize(info.ty, file.bytes(info), out).map_err(|error| format!("tensor `{theirs}`: {error}"))?;
-        if let Some(index) = out.iter().position(|value| !value.is_finite()) {
-            return Err(format!("tensor `{theirs}` holds {} at {index}", out[index]));
-        }
-        rows_from_file(&tensor.name, out, config);
+/// The same with the weights left in the file.
+pub fn open_model(path: &Path) -> Result<Model<Stored>, ModelError> {
+    let (file, config, layout) = checked(path)?;
+    let (tokenizer, chat) = encoder(&file, &config, path)?;
+    let weights = Stored::new(Arc::new(layout), Pairs::Neighbours, &mut |tensor| span(&file, tensor, path))?;
+    Ok(Model { config, weights, tokenizer, chat })
+}
+
+/// The file, whose tensors are those that its configuration promises and no others.
+fn checked(path: &Path) -> Result<(Gguf, Config, Layout), ModelError> {
+    let file = super::open(path)?;
+    let config = config(&file, path)?;
+    let layout = Layout::of(&config)?;
+    for tensor in &layout.tensors {
+        span(&file, tensor, path)?;
     }
-    Ok(weights)
+    let known: BTreeSet<String> = layout.tensors.iter().filter_map(|tensor| tensor_name(&tensor.name)).collect();
+    if let Some(stranger) = file.header.tensors.iter().find(|tensor| !known.contains(&tensor.name)) {
+        let name = super::shown(&stranger.name);
+        return Err(ModelError::unsupported(format!("tensor `{name}`"), "a plain Llama model has no such tensor"));
+    }
+    Ok((file, config, layout))
+}
+
+fn encoder(file: &Gguf, config: &Config, path: &Path) -> Result<(Tokenizer, ChatTemplate), ModelError> {
+    let (tokenizer, chat) = tokens::read(file, path)?;
+    if tokenizer.vocab_size() > config.vocab_size {
+        return Err(wrong(path, format!("it has {} tokens and {} embeddings", tokenizer.vocab_size(), config.vocab_size)));
+    }
+    Ok((tokenizer, chat))
+}
+
+/// Where a tensor of the layout lies.
+fn span(file: &Gguf, tensor: &Tensor, path: &Path) -> Result<Span, ModelError> {
+    let theirs = tensor_name(&tensor.name).unwrap_or_default();
+    let found = file.tensor(&theirs).ok_or_else(|| wrong(path, format!("tensor `{theirs}` is missing")))?;
+    if !found.shape.iter().rev().eq(&tensor.shape) {
+        let shape: Vec<usize> = tensor.shape.iter().rev().copied().collect();
+        return Err(wrong(path, format!("tensor `{theirs}` has shape {:?}, not {shape:?}", found.shape)));
+    }
+    Ok(Span { file: Arc::clone(&file.map), bytes: found.bytes.clone(), ty: found.ty })
+}
+
+fn wrong(path: &Path, why: String) -> ModelError {
+    ModelError::malformed(format!("`{}`", path.display()), why)
 }
 
 fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
@@ -222,6 +257,8 @@ fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
         num_key_value_heads: fields.size("llama.attention.head_count_kv", Some(heads))?,
         head_dim,
         max_position_embeddings: fields.size("llama.context_length", None)?,
+        hidden_act: Activation::Silu,
+        sliding_window: None,
         rms_norm_eps: fields.number("llama.attention.layer_norm_rms_epsilon", None)?,
         rope_theta: fields.number("llama.rope.freq_base", Some(1e4))?,
         tie_word_embeddings: file.tensor("output.weight").is_none(),
@@ -247,7 +284,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn wrong(&self, why: String) -> ModelError {
-        ModelError::malformed(format!("`{}`", self.path.display()), why)
+        wrong(self.path, why)
     }
 
     fn refuse_what_we_cannot_run(&self) -> Result<(), ModelError> {

@@ -10,7 +10,7 @@ pub mod value;
 pub mod write;
 
 pub use file_type::{file_type_id, file_type_name};
-pub use llama::{load, save};
+pub use llama::{load, open_model, save};
 pub use read::{Gguf, Header, TensorInfo};
 pub use value::{Array, Value};
 pub use write::{TensorPlan, Writer};

@@ -49,6 +49,36 @@ fn what_is_loaded_is_saved_as_the_same_bytes() {
     assert_eq!(std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
 }
 
+/// What is put together from a file's parts is what its `tokenizer.json` makes, to the last field.
+#[test]
+fn a_tokenizer_in_parts_is_that_of_its_json() {
+    let mut model = model(Config { vocab_size: 300, ..small() });
+    let mut json: serde_json::Value = serde_json::from_slice(model.tokenizer.json()).unwrap();
+    for (i, (left, right)) in [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2")].into_iter().enumerate() {
+        json["model"]["vocab"][format!("{left}{right}")] = (257 + i).into();
+        json["model"]["merges"].as_array_mut().unwrap().push(serde_json::json!([left, right]));
+    }
+    // A second special token, and one that is searched for but is not special.
+    for (id, text, special) in [(270, "<|im_start|>", true), (271, "the end", false)] {
+        let mut token = json["added_tokens"][0].clone();
+        (token["id"], token["content"], token["special"]) = (id.into(), text.into(), special.into());
+        json["model"]["vocab"][text] = id.into();
+        json["added_tokens"].as_array_mut().unwrap().push(token);
+    }
+    model.tokenizer = crate::model::Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    let (_space, path) = saved(&model, BlockType::F32);
+    let read = Model::load(&path).unwrap().tokenizer;
+    let again = crate::model::Tokenizer::from_json(read.json()).unwrap();
+    assert_eq!(read.inner().to_string(false).unwrap(), again.inner().to_string(false).unwrap());
+    assert_eq!(read.vocab_size(), again.vocab_size());
+    for text in ["the other the end of 12<|im_start|>the", "it's 12 below  zero\n", "naïve<|endoftext|>x 冷蔵庫"] {
+        let tokens = read.encode(text).unwrap();
+        assert_eq!(tokens, again.encode(text).unwrap());
+        assert_eq!(tokens, model.tokenizer.encode(text).unwrap());
+        assert_eq!(read.decode(&tokens).unwrap(), model.tokenizer.decode(&tokens).unwrap());
+    }
+}
+
 #[test]
 fn query_rows_are_neighbours_in_the_file() {
     // Two heads of four rows: 0 and 2 are turned together, so they stand together.

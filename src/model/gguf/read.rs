@@ -1,14 +1,13 @@
 //! Reads the container: header, metadata, where each tensor's bytes lie. The file is taken to be hostile: every count is held against the bytes
 //! that remain before anything is allocated, and tensors must follow each other without gap or overlap, as llama.cpp demands too.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-
-use memmap2::Mmap;
+use std::sync::Arc;
 
 use super::GgufError;
 use super::value::{Array, Value};
+use crate::model::mapped::Mapped;
 use crate::model::quant::BlockType;
 
 /// Real files have some thirty entries.
@@ -57,21 +56,15 @@ pub struct Header {
 /// An open GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
-    pub header: Header,
-    map: Mmap,
+    pub header: Arc<Header>,
+    pub map: Arc<Mapped>,
 }
 
 impl Gguf {
     pub fn open(path: &Path) -> Result<Gguf, GgufError> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(GgufError::NotGguf);
-        }
-        // SAFETY: the file is one of a build's inputs, which nobody may write to while a step runs; were it cut all the same, the process would end with a
-        // bus error and leave no wrong result.
-        let map = unsafe { Mmap::map(&file)? };
+        let map = Mapped::open(path)?;
         let header = Header::parse(&map)?;
-        Ok(Gguf { header, map })
+        Ok(Gguf { header: Arc::new(header), map: Arc::new(map) })
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Array, Gguf, Value};
-use crate::model::tokenizer::Special;
+use super::{Array, Gguf, Header, Value};
+use crate::model::tokenizer::{Added, Parts, Special};
 use crate::model::{ChatTemplate, Model, ModelError, Tokenizer};
 
 /// `llama_token_type`
@@ -66,8 +67,10 @@ pub fn read(file: &Gguf, path: &Path) -> Result<(Tokenizer, ChatTemplate), Model
     if !types.is_empty() && types.len() != tokens.len() {
         return Err(wrong("tokenizer.ggml.tokens and tokenizer.ggml.token_type differ in length"));
     }
-    let json = tokenizer_json(tokens, types, strings("tokenizer.ggml.merges").unwrap_or(&[]), pre_tokenizer).map_err(wrong)?;
-    let mut tokenizer = Tokenizer::from_json(json.to_string().as_bytes())?;
+    let merges = strings("tokenizer.ggml.merges").unwrap_or(&[]);
+    let parts = parts(tokens, types, merges, pre_tokenizer).map_err(wrong)?;
+    let again = Arc::clone(&file.header);
+    let mut tokenizer = Tokenizer::from_parts(parts, move || json_of(&again))?;
     let special = |key: &str| {
         let id = file.get(key)?.as_u64()?;
         let text = usize::try_from(id).ok().and_then(|id| tokens.get(id))?;
@@ -178,37 +181,54 @@ fn merges(json: &Json) -> Result<Vec<String>, ModelError> {
     merges.iter().map(|merge| spelled(merge).filter(is_pair).ok_or_else(|| wrong(format!("{merge} is no merge")))).collect()
 }
 
-fn tokenizer_json(tokens: &[String], types: &[i32], merges: &[String], pre_tokenizer: Json) -> Result<Json, &'static str> {
-    let mut vocab = Map::new();
-    let mut added = Vec::new();
-    for (id, text) in tokens.iter().enumerate() {
-        let kind = types.get(id).copied().unwrap_or(NORMAL);
-        if kind == UNUSED {
-            continue;
-        }
-        if vocab.insert(text.clone(), json!(id)).is_some() {
-            return Err("two tokens have the same text");
-        }
-        if kind == CONTROL || kind == USER_DEFINED {
-            added.push(json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": kind == CONTROL}));
-        }
-    }
-    let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| json!([left, right]));
-    let merges: Option<Vec<Json>> = merges.iter().map(pair).collect();
-    let merges = merges.ok_or("a merge is not two tokens")?;
-    Ok(json!({
+/// `tokenizer.json` but for what a file brings along.
+fn frame(pre_tokenizer: Json) -> Json {
+    json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
+        "added_tokens": [],
         "normalizer": null,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": merges},
-    }))
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": {}, "merges": []},
+    })
+}
+
+fn parts<'a>(tokens: &'a [String], types: &[i32], merges: &'a [String], pre_tokenizer: Json) -> Result<Parts<'a>, &'static str> {
+    let kind = |id: usize| types.get(id).copied().unwrap_or(NORMAL);
+    let numbered = || tokens.iter().enumerate().map(|(id, text)| (kind(id), text.as_str()));
+    let merges: Option<Vec<_>> = merges.iter().map(|merge| merge.split_once(' ')).collect();
+    let added = numbered().enumerate().filter(|(_, (kind, _))| matches!(*kind, CONTROL | USER_DEFINED));
+    Ok(Parts {
+        frame: frame(pre_tokenizer),
+        tokens: numbered().map(|(kind, text)| (kind != UNUSED).then_some(text)).collect(),
+        merges: merges.ok_or("a merge is not two tokens")?,
+        added: added.map(|(id, (kind, text))| Added { id, text, special: kind == CONTROL }).collect(),
+    })
+}
+
+/// `tokenizer.json` for a file whose tokenizer was found to be well-formed.
+fn json_of(header: &Header) -> Vec<u8> {
+    let strings = |key: &str| header.get(key).and_then(Value::as_strings).unwrap_or(&[]);
+    let types = header.get("tokenizer.ggml.token_type").and_then(Value::as_i32s).unwrap_or(&[]);
+    let pre = header.get("tokenizer.ggml.pre").and_then(Value::as_str).unwrap_or("default");
+    let tokens = strings("tokenizer.ggml.tokens");
+    let Ok(parts) = parts(tokens, types, strings("tokenizer.ggml.merges"), pre_tokenizer(pre).unwrap_or_default()) else {
+        return Vec::new();
+    };
+    let added = parts.added.iter().map(|Added { id, text, special }| {
+        json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": special})
+    });
+    let vocab: Map<String, Json> =
+        parts.tokens.iter().enumerate().filter_map(|(id, text)| Some(((*text)?.to_string(), json!(id)))).collect();
+    let mut json = parts.frame.clone();
+    json["added_tokens"] = added.collect();
+    json["model"]["vocab"] = Json::Object(vocab);
+    json["model"]["merges"] = parts.merges.iter().map(|(left, right)| json!([left, right])).collect();
+    json.to_string().into_bytes()
 }
 
 fn wrong(why: String) -> ModelError {

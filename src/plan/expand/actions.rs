@@ -138,7 +138,9 @@ fn identity(kind: &'static dyn Kind, part: &Part, inputs: &[(String, Vec<InputRe
     hasher.part(kind.name().as_bytes());
     hasher.part(&kind.revision().to_le_bytes());
     hasher.part(part.task.action.as_bytes());
-    params(&mut hasher, &part.task.params);
+    let mut keyed = part.task.params.clone();
+    kind.unkeyed().iter().for_each(|name| drop(keyed.remove(*name)));
+    params(&mut hasher, &keyed);
     for (name, refs) in inputs {
         hasher.part(name.as_bytes());
         hasher.update(&(refs.len() as u64).to_le_bytes());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::io::on_threads;
 use super::train::Student;
 use super::train::run::NextToken;
-use super::train::settings::{Training, memory_bytes, resolve, with_training_fields};
+use super::train::settings::{Training, UNKEYED, memory_bytes, resolve, with_training_fields};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
 use crate::kernels::loss::Divergence;
@@ -102,6 +102,10 @@ impl Kind for Distill {
 
     fn is_numeric(&self) -> bool {
         true
+    }
+
+    fn unkeyed(&self) -> &'static [&'static str] {
+        UNKEYED
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
@@ -214,7 +218,7 @@ fn vocabulary(io: &Io) -> Result<(), Failure> {
     let teacher = io.one("teacher")?;
     let (vocab_size, tokenizer, chat) = match folder::gguf_file(teacher)? {
         Some(_) => {
-            let model = Model::load(teacher)?;
+            let model = Model::open(teacher)?;
             (model.config.vocab_size, model.tokenizer, model.chat)
         }
         None => {

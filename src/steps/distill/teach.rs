@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::labels::{Facts, Logits, Writer};
 use crate::kernels::loss::top_k_row;
 use crate::kernels::math::exp64;
-use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Scored};
+use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Scored, Stored};
 use crate::steps::dataset::record::{self, Record};
 use crate::steps::train::data;
 use crate::steps::{Failure, Io};
@@ -44,7 +44,7 @@ enum Lesson {
 }
 
 pub fn run(teaching: &Teaching, io: &Io) -> Result<(), Failure> {
-    let teacher = Model::load(io.one("teacher")?)?;
+    let teacher = Model::open(io.one("teacher")?)?;
     let records = record::read(io.all("data"))?;
     let limit = teaching.max_length.min(teacher.config.max_position_embeddings);
     let lessons = records.par_iter().map(|record| lesson(record, teacher.encoder(), teaching.completions, limit));
@@ -87,7 +87,7 @@ struct Made {
 
 impl Made {
     /// Has the teacher answer what it is asked; examples come out in the records' order.
-    fn answer(&mut self, teacher: &Model, lessons: &[Lesson], max_new_tokens: usize, limit: usize, io: &Io) -> Result<(), Failure> {
+    fn answer(&mut self, teacher: &Model<Stored>, lessons: &[Lesson], max_new_tokens: usize, limit: usize, io: &Io) -> Result<(), Failure> {
         let asked = |lesson: &Lesson| match lesson {
             Lesson::Ask(prompt) if !prompt.is_empty() && prompt.len() < limit => Some(prompt.clone()),
             _ => None,
@@ -127,7 +127,7 @@ impl Made {
         }
     }
 
-    fn write(&self, teacher: &Model, teaching: &Teaching, io: &Io) -> Result<(), Failure> {
+    fn write(&self, teacher: &Model<Stored>, teaching: &Teaching, io: &Io) -> Result<(), Failure> {
         let file = |error| Failure::file("write to", &io.out, &error);
         let vocab_size = teacher.config.vocab_size;
         let logits = teaching.top_k.map(|k| if k == 0 { Logits::All } else { Logits::Top(k.min(vocab_size)) });
@@ -161,7 +161,7 @@ impl Made {
     }
 
     /// The teacher's logits on every scored token, in order; the sum of the kept probabilities.
-    fn logits(&self, teacher: &Model, logits: Logits, temperature: f32, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
+    fn logits(&self, teacher: &Model<Stored>, logits: Logits, temperature: f32, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
         let vocab = teacher.config.vocab_size;
         let first = |example: &Example| example.scored.first().map_or(1, |scored| scored.start);
         let k = if let Logits::Top(k) = logits { k } else { 0 };

@@ -28,7 +28,7 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
     let options = Generate { max_new_tokens: fields.max_new_tokens };
     let sets = sets::read(io)?;
-    let model = sets::load(io.one("model")?)?;
+    let model = sets::open(io.one("model")?)?;
     let total: usize = sets.iter().map(|set| set.records.len()).sum();
     let mut before = 0;
     for set in &sets {

@@ -12,7 +12,7 @@ use super::sets::{self, Set, lines_path, read_lines, write_lines};
 use super::statistics::{Resampling, Terms, mcnemar, metric};
 use super::{facts, score};
 use crate::base::files;
-use crate::model::Model;
+use crate::model::{Model, Stored};
 use crate::steps::{Failure, Io, Params, typed};
 
 #[derive(Deserialize)]
@@ -28,8 +28,8 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let metrics: Vec<MetricKind> = fields.metrics.iter().filter_map(|name| MetricKind::from_name(name)).collect();
     let by = Resampling { resamples: fields.resamples, seed: fields.seed };
     let scored = metrics.iter().any(|metric| metric.needs_scores());
-    let model = if scored { Some(sets::load(io.one("model")?)?) } else { None };
-    let reference = io.maybe("reference").map(sets::load).transpose()?;
+    let model = if scored { Some(sets::open(io.one("model")?)?) } else { None };
+    let reference = io.maybe("reference").map(sets::open).transpose()?;
     let folder = io.out.join("items");
     std::fs::create_dir(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
     let mut reports = BTreeMap::new();
@@ -112,7 +112,7 @@ fn say(set: &Set, report: &SetReport, io: &Io) {
     }
 }
 
-fn model_facts(path: &Path, model: Option<&Model>) -> Result<ModelFacts, Failure> {
+fn model_facts(path: &Path, model: Option<&Model<Stored>>) -> Result<ModelFacts, Failure> {
     facts::facts(path, model.map(|model| model.weights.parameters() as u64)).map_err(|error| sets::cannot("open the model", error))
 }
 

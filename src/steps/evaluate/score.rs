@@ -7,14 +7,14 @@ use super::report::Item;
 use super::sets::{self, Set};
 use crate::kernels::math::{exp64, ln64};
 use crate::model::generate::argmax;
-use crate::model::{Example, Model, ModelError, Scored};
+use crate::model::{Example, Model, ModelError, Scored, Stored};
 use crate::steps::{Failure, Io};
 
 /// Logits of a chunk that are held at once (64 MiB), unless one sequence has more.
 const CHUNK_LOGITS: usize = 16 << 20;
 
 /// Fills in `nll` and `tokens` of a set's items, and, with a reference, `kl_divergence` and `top1_agree`.
-pub fn score(set: &Set, model: &Model, reference: Option<&Model>, items: &mut [Item], io: &Io) -> Result<(), Failure> {
+pub fn score(set: &Set, model: &Model<Stored>, reference: Option<&Model<Stored>>, items: &mut [Item], io: &Io) -> Result<(), Failure> {
     let examples = (0..set.records.len()).map(|index| set.example(model, index)).collect::<Result<Vec<_>, _>>()?;
     if let Some(reference) = reference {
         check_same_tokens(set, model, reference, &examples)?;
@@ -45,7 +45,13 @@ fn rows(example: &Example) -> usize {
     example.scored.first().map_or(0, |first| example.tokens.len() - first.start)
 }
 
-fn chunk(set: &Set, model: &Model, reference: Option<&Model>, examples: &[Example], items: &mut [Item]) -> Result<(), Failure> {
+fn chunk(
+    set: &Set,
+    model: &Model<Stored>,
+    reference: Option<&Model<Stored>>,
+    examples: &[Example],
+    items: &mut [Item],
+) -> Result<(), Failure> {
     let sequences: Vec<Scored> = examples
         .iter()
         .map(|example| {
@@ -139,7 +145,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 }
 
 /// Divergences are of distributions over the same tokens of the same texts.
-fn check_same_tokens(set: &Set, model: &Model, reference: &Model, examples: &[Example]) -> Result<(), Failure> {
+fn check_same_tokens(set: &Set, model: &Model<Stored>, reference: &Model<Stored>, examples: &[Example]) -> Result<(), Failure> {
     let help = "kl_divergence and top1_agreement need a reference with the same tokenizer and chat template";
     if model.config.vocab_size != reference.config.vocab_size {
         let (ours, theirs) = (model.config.vocab_size, reference.config.vocab_size);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Encoder, Example, Message, Model, ModelError};
+use crate::model::{Encoder, Example, Message, Model, ModelError, Stored};
 use crate::steps::dataset::record::{self, Record};
 use crate::steps::{Failure, Io};
 
@@ -32,7 +32,7 @@ pub fn read(io: &Io) -> Result<Vec<Set>, Failure> {
 
 impl Set {
     /// The tokens that a model is asked with; an error names the item.
-    pub fn prompt(&self, model: &Model, index: usize) -> Result<Vec<u32>, Failure> {
+    pub fn prompt(&self, model: &Model<Stored>, index: usize) -> Result<Vec<u32>, Failure> {
         let encoder = model.encoder();
         let tokens = match self.records.get(index) {
             Some(Record::Pair { prompt, .. }) => encoder.prompt(prompt),
@@ -55,7 +55,7 @@ impl Set {
     }
 
     /// The tokens to score.
-    pub fn example(&self, model: &Model, index: usize) -> Result<Example, Failure> {
+    pub fn example(&self, model: &Model<Stored>, index: usize) -> Result<Example, Failure> {
         let encoder: Encoder = model.encoder();
         let example = match self.records.get(index) {
             Some(Record::Pair { prompt, completion: Some(completion) }) => encoder.pair(prompt, completion),
@@ -111,8 +111,8 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
         .collect()
 }
 
-pub fn load(path: &Path) -> Result<Model, Failure> {
-    Model::load(path).map_err(|error| cannot("open the model", error))
+pub fn open(path: &Path) -> Result<Model<Stored>, Failure> {
+    Model::open(path).map_err(|error| cannot("open the model", error))
 }
 
 pub fn cannot(doing: &str, error: ModelError) -> Failure {

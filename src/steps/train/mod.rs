@@ -16,7 +16,7 @@ use crate::base::files;
 use crate::model::{ChatTemplate, Config, Encoder, Example, Model, Tokenizer, Weights, folder};
 use data::Examples;
 use run::{Job, NextToken, Objective, train};
-use settings::{Training, memory_bytes, resolve, with_training_fields};
+use settings::{Training, UNKEYED, memory_bytes, resolve, with_training_fields};
 use state::{Point, State};
 
 #[derive(Debug)]
@@ -54,6 +54,10 @@ impl Kind for Train {
 
     fn is_numeric(&self) -> bool {
         true
+    }
+
+    fn unkeyed(&self) -> &'static [&'static str] {
+        UNKEYED
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {

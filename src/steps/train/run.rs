@@ -160,7 +160,7 @@ impl Run<'_> {
         let Rows { batch, targets, losses } = &mut self.rows;
         let weight = 1.0 / targets.len() as f32;
         let objective = &mut *self.job.objective;
-        self.decoder.forward(&self.state.weights, batch, Keep::All).map_err(at)?;
+        self.decoder.forward(&self.state.weights, batch, self.job.settings.keep()).map_err(at)?;
         let sum = self.decoder.backward(&self.state.weights, batch, &mut self.gradient, &mut |rows, logits| {
             losses.resize(rows.len(), 0.0);
             objective.loss(rows.clone(), logits, &targets[rows], weight, losses)?;

@@ -4,17 +4,29 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::schedule::{Schedule, Shape};
-use crate::model::Config;
+use crate::model::decoder::Keep;
+use crate::model::{Activation, Config};
 use crate::steps::{Field, Params, Problem, Type};
 
 pub static ARCH: &[Field] = &[
     Field::required("hidden_size", Type::Int(2, 1 << 17), "Width of the residual stream."),
-    Field::required("num_hidden_layers", Type::Int(1, 512), "Layers of attention and SwiGLU."),
+    Field::required("num_hidden_layers", Type::Int(1, 512), "Layers of attention and MLP."),
     Field::required("num_attention_heads", Type::Int(1, 1024), "Query heads of a layer."),
-    Field::required("intermediate_size", Type::Int(1, 1 << 17), "Width of SwiGLU."),
+    Field::required("intermediate_size", Type::Int(1, 1 << 17), "Width of the MLP."),
     Field::optional("num_key_value_heads", Type::Int(1, 1024), "Key and value heads; `num_attention_heads` if not given."),
     Field::optional("head_dim", Type::Int(2, 1024), "Width of a head; `hidden_size / num_attention_heads` if not given."),
     Field::default("max_position_embeddings", Type::Int(2, 1 << 22), "512", "Longest sequence, in tokens."),
+    Field::default(
+        "hidden_act",
+        Type::Choice(&["silu", "gelu_pytorch_tanh"]),
+        "\"silu\"",
+        "What gates the MLP: SwiGLU, or GeGLU with the tanh approximation. GGUF runtimes run the first only.",
+    ),
+    Field::optional(
+        "sliding_window",
+        Type::Int(1, 1 << 22),
+        "Tokens that a token sees, itself among them, as in Mistral; all if not given. GGUF runtimes run full attention only.",
+    ),
     Field::default("rope_theta", Type::Float(1.0, 1e9), "10000.0", "Base of the rotary positions."),
     Field::default("rms_norm_eps", Type::Float(1e-12, 1.0), "1e-5", "Added under the root of RMSNorm."),
     Field::default("tie_word_embeddings", Type::Bool, "true", "One matrix for the embedding and the output head."),
@@ -60,6 +72,12 @@ macro_rules! with_training_fields {
                 "Training stops after so many validations without a new best one; 0 means never.",
             ),
             Field::default("checkpoint_steps", Type::Int(1, 1 << 40), "100", "Steps after which a killed training can go on at the latest."),
+            Field::default(
+                "gradient_checkpointing",
+                Type::Bool,
+                "false",
+                "Keeps only each layer's input and attention for the backward pass and computes the rest again: less memory, more time, the same bits.",
+            ),
             Field::default("seed", Type::Int(0, i64::MAX), "0", "Decides the first weights and the order of the examples."),
         ]
     };
@@ -76,6 +94,8 @@ pub struct Arch {
     pub num_key_value_heads: Option<usize>,
     pub head_dim: Option<usize>,
     pub max_position_embeddings: usize,
+    pub hidden_act: Activation,
+    pub sliding_window: Option<usize>,
     pub rope_theta: f64,
     pub rms_norm_eps: f64,
     pub tie_word_embeddings: bool,
@@ -100,10 +120,19 @@ pub struct Training {
     pub eval_steps: u64,
     pub early_stopping_patience: u64,
     pub checkpoint_steps: u64,
+    pub gradient_checkpointing: bool,
     pub seed: u64,
 }
 
+/// What of a training changes no bit of its result.
+pub const UNKEYED: &[&str] = &["gradient_checkpointing"];
+
 impl Training {
+    /// What the forward pass keeps.
+    pub fn keep(&self) -> Keep {
+        if self.gradient_checkpointing { Keep::Inputs } else { Keep::All }
+    }
+
     pub fn schedule(&self) -> Schedule {
         let Training { lr_scheduler_type: shape, learning_rate: peak, warmup_steps, max_steps, .. } = *self;
         Schedule { shape, peak, warmup_steps, max_steps }
@@ -122,6 +151,8 @@ impl Arch {
             num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
             head_dim: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
             max_position_embeddings: self.max_position_embeddings,
+            hidden_act: self.hidden_act,
+            sliding_window: self.sliding_window,
             rms_norm_eps: self.rms_norm_eps as f32,
             rope_theta: self.rope_theta as f32,
             tie_word_embeddings: self.tie_word_embeddings,

@@ -97,10 +97,10 @@ pub fn params(value: Value) -> Params {
 pub fn fields(changes: Value) -> Params {
     let mut fields = params(json!({
         "arch": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-            "max_position_embeddings": 64, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true},
+            "max_position_embeddings": 64, "hidden_act": "silu", "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true},
         "max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "lr_scheduler_type": "cosine", "warmup_ratio": 0.1,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "adam_beta1": 0.9, "adam_beta2": 0.99, "adam_epsilon": 1e-8,
-        "eval_steps": 4, "early_stopping_patience": 0, "checkpoint_steps": 5, "seed": 3,
+        "eval_steps": 4, "early_stopping_patience": 0, "checkpoint_steps": 5, "gradient_checkpointing": false, "seed": 3,
     }));
     fields.append(&mut params(changes));
     fields
@@ -173,6 +173,14 @@ fn threads_change_no_byte() {
     assert!(bytes(&bench.path("one")) == bytes(&bench.path("two")));
     bench.train(json!({"seed": 4}), "other", 0).unwrap();
     assert!(bytes(&bench.path("one")) != bytes(&bench.path("other")));
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_byte() {
+    let bench = Bench::set_up();
+    bench.train(json!({}), "all", 0).unwrap();
+    bench.train(json!({"gradient_checkpointing": true}), "inputs", 0).unwrap();
+    assert!(bytes(&bench.path("all")) == bytes(&bench.path("inputs")));
 }
 
 #[test]
