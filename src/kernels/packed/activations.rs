@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::dot::{Dot, Size, clones};
+use super::dot::{Size, clones};
 use super::formats::Kind;
 use super::words::Words;
 use crate::kernels::isa::{Isa, LANES};

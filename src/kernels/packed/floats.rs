@@ -13,10 +13,10 @@ use crate::kernels::gemm::{CHUNK, Mat, Write, serial};
 use crate::kernels::isa::{Isa, LANES, Simd};
 
 /// As many rows of x at most go through registers.
-const FEW: usize = 4;
+const FEW: usize = 8;
 
 /// Floats that are widened at a time, at most (but a stripe at least): half a second-level cache of one MiB.
-const WIDENED: usize = 1 << 17;
+const WIDENED: usize = 1 << 18;
 
 /// Values of k that are taken from the rows of weights at a time.
 const STEP: usize = 2 * LANES;
@@ -180,6 +180,10 @@ fn by_rows<D: Dot, F: Float>(d: D, stripe: &mut Stripe) {
         2 => outputs::<D, F, 2>(d, stripe),
         3 => outputs::<D, F, 3>(d, stripe),
         4 => outputs::<D, F, 4>(d, stripe),
+        5 => outputs::<D, F, 5>(d, stripe),
+        6 => outputs::<D, F, 6>(d, stripe),
+        7 => outputs::<D, F, 7>(d, stripe),
+        8 => outputs::<D, F, 8>(d, stripe),
         _ => {}
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Packed<'a> {
 
 /// `y = x·wᵀ` or `y += x·wᵀ`; x is m × `w.cols`, y m × `w.rows`, both dense.
 pub fn matmul_packed(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
-    let m = if w.cols == 0 { y.len() / w.rows.max(1) } else { x.len() / w.cols };
+    let m = x.len().checked_div(w.cols).unwrap_or(y.len() / w.rows.max(1));
     assert!(x.len() == m * w.cols && y.len() == m * w.rows, "matmul_packed: {} by {} × {} into {}", x.len(), w.rows, w.cols, y.len());
     if y.is_empty() {
         return;

@@ -43,8 +43,8 @@ impl Dot for Pairs {
             for v in 0..VECTORS {
                 let low = eight_lanes::<C, ROWS, VECTORS>(codes, q, start, v, 0);
                 let high = eight_lanes::<C, ROWS, VECTORS>(codes, q, start, v, 8);
-                for r in 0..ROWS {
-                    sums[r][v] = (_mm256_castsi256_ps(low[r]), _mm256_castsi256_ps(high[r]));
+                for (sums, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+                    sums[v] = (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high));
                 }
             }
             sums
