@@ -1,5 +1,7 @@
 //! Rows of x in eight bits: blocks of 32 along k with one scale each, in the order in which tiles read them.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::dot::{Dot, Size, clones};
@@ -104,6 +106,12 @@ impl Left {
     pub fn first_row(&self, tile: usize) -> usize {
         let tiles = self.tiles();
         tile * (self.rows / tiles) + tile.min(self.rows % tiles)
+    }
+
+    /// The tiles that hold those rows, which are whole tiles.
+    pub fn tiles_of(&self, rows: Range<usize>) -> Range<usize> {
+        let tile = |row| (0..self.tiles()).find(|i| self.first_row(*i) >= row).unwrap_or(self.tiles());
+        tile(rows.start)..tile(rows.end)
     }
 
     /// `depth` values of k of a tile, from `first` on; both are whole blocks.

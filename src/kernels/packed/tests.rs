@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::isa::{self, Isa};
-use crate::kernels::rng;
+use crate::kernels::{Mat, matmul, rng};
 
 fn random(len: usize, stream: u64) -> Vec<f32> {
     (0..len as u64).map(|i| rng::normal(7, stream, i)).collect()

@@ -161,7 +161,7 @@ fn block<D: Dot, C: Class, const ROWS: usize>(
 
 /// Adds to a row of the result what of it there is.
 #[inline(always)]
-fn add<S: Simd>(s: S, row: &mut [f32], sums: &[S::V; VECTORS], write: Write) {
+pub fn add<S: Simd>(s: S, row: &mut [f32], sums: &[S::V; VECTORS], write: Write) {
     let (whole, rest) = row.as_chunks_mut::<LANES>();
     let vectors = whole.len();
     for (v, sum) in sums.iter().enumerate() {
