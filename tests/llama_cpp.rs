@@ -17,6 +17,9 @@ use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
 
+#[path = "llama_cpp/smollm2.rs"]
+mod smollm2;
+
 /// Runs a command of the judge and returns what it found.
 fn judge(arguments: &[&str]) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

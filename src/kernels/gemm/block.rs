@@ -1,12 +1,18 @@
 //! What one thread does of a product: chunks of k, blocks of rows that fit the second-level cache, panels of columns that fit the first.
 
-use super::pack::{Buffers, columns_of_a, panel_of_b, rows_of_a};
+use super::pack::{Buffers, ROW, columns_of_a, copy_rows_of_a, panels_of_b};
 use super::tile::{self, Left};
-use super::{CHUNK, Mat};
+use super::{CHUNK, Mat, Write};
 use crate::kernels::isa::{LANES, Simd, clones};
 
 /// Rows of A that are packed at a time: about 600 KiB.
 const BLOCK_ROWS: usize = 560;
+
+/// Panels of B that are packed at a time: 256 KiB, whole lines of a few rows' width.
+const PANELS_OF_B: usize = 8;
+
+/// Rows that begin a multiple of this many bytes apart share few sets of the first-level cache and push each other out: they are copied.
+const COLLISION: usize = 2048;
 
 /// The heights of the tiles that cover `rows`, as equal as can be.
 #[inline(always)]
@@ -16,8 +22,8 @@ fn heights(rows: usize, most: usize) -> impl Iterator<Item = usize> {
 }
 
 clones! {
-    /// `rows += a·b`, each chunk of k an FMA chain from zero that is then added.
-    pub fn accumulate<S>(s, a: Mat<'_>, b: Mat<'_>, rows: &mut [&mut [f32]], buffers: &mut Buffers) {
+    /// `rows = a·b` or `rows += a·b`, each chunk of k an FMA chain from zero that is then added. Without a k nothing is written.
+    pub fn product<S>(s, a: Mat<'_>, b: Mat<'_>, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers) {
         let ((m, k), (_, n)) = (a.shape(), b.shape());
         let blocks = m.div_ceil(BLOCK_ROWS).max(1);
         let block_rows = m.div_ceil(blocks).max(1);
@@ -25,31 +31,41 @@ clones! {
             for chunk in (0..k).step_by(CHUNK) {
                 let ks = chunk..k.min(chunk + CHUNK);
                 let a = a.part(i * block_rows..i * block_rows + rows.len(), ks.clone());
-                one_chunk(s, &a, &b.part(ks, 0..n), rows, buffers);
+                let write = if chunk == 0 { write } else { Write::Add };
+                one_chunk(s, &a, &b.part(ks, 0..n), rows, write, buffers);
             }
         }
     }
 }
 
 #[inline(always)]
-fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], buffers: &mut Buffers) {
+fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers) {
     let (k, n) = b.shape();
-    let Buffers { rows: a_rows, columns: a_columns, panel } = buffers;
-    if a.transposed {
-        columns_of_a(a, k, heights(rows.len(), S::TILE_ROWS), a_columns);
+    let Buffers { rows: a_rows, columns: a_columns, panels } = buffers;
+    let (rows_of_a, stride) = if a.transposed {
+        columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_columns);
+        (&[][..], 0)
+    } else if (a.stride * size_of::<f32>()).is_multiple_of(COLLISION) {
+        copy_rows_of_a(a, k, a_rows);
+        (a_rows.as_flattened(), ROW)
     } else {
-        rows_of_a(a, k, a_rows);
-    }
-    for first in (0..n).step_by(S::TILE_VECTORS * LANES) {
-        let vectors = (n - first).div_ceil(LANES).min(S::TILE_VECTORS);
-        panel_of_b(s, b, k, first, vectors, panel);
-        let panel = &panel[..k * vectors];
-        let mut top = 0;
-        for height in heights(rows.len(), S::TILE_ROWS) {
-            let left =
-                if a.transposed { Left::Columns(&a_columns[top * k..(top + height) * k]) } else { Left::Rows(&a_rows[top..top + height]) };
-            tile::add(s, left, panel, vectors, &mut rows[top..top + height], first);
-            top += height;
+        (a.data, a.stride)
+    };
+    let (vectors, width) = (S::TILE_VECTORS, S::TILE_VECTORS * LANES);
+    for first in (0..n).step_by(PANELS_OF_B * width) {
+        panels_of_b(s, b, k, first, PANELS_OF_B, vectors, panels);
+        let lines = (n - first).div_ceil(LANES).min(PANELS_OF_B * vectors);
+        for (i, panel) in panels[..k * lines].chunks(k * vectors).enumerate() {
+            let mut top = 0;
+            for height in heights(rows.len(), S::TILE_ROWS) {
+                let left = if a.transposed {
+                    Left::Columns(&a_columns[top * k..(top + height) * k])
+                } else {
+                    Left::Rows(&rows_of_a[top * stride..], stride)
+                };
+                tile::write(s, left, panel, panel.len() / k, &mut rows[top..top + height], first + i * width, write);
+                top += height;
+            }
         }
     }
 }

@@ -100,10 +100,10 @@ pub fn matmul(a: Mat, b: Mat, c: &mut [f32], write: Write) {
 
 /// The product of one thread: `rows` are those of the result.
 pub(super) fn serial(a: Mat, b: Mat, rows: &mut [&mut [f32]], write: Write) {
-    if write == Write::Set {
+    if a.shape().1 == 0 && write == Write::Set {
         rows.iter_mut().for_each(|row| row.fill(0.0));
     }
-    BUFFERS.with_borrow_mut(|buffers| block::accumulate(a, b, rows, buffers));
+    BUFFERS.with_borrow_mut(|buffers| block::product(a, b, rows, write, buffers));
 }
 
 thread_local! {

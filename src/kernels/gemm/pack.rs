@@ -3,68 +3,109 @@
 use super::{CHUNK, Mat};
 use crate::kernels::isa::{LANES, Simd};
 
+/// Rows that packing asks for ahead of its time: the processor foresees lines behind each other, not rows.
+const AHEAD: usize = 4;
+
+/// Panels of A that are packed side by side.
+const PANELS_OF_A: usize = 16;
+
 /// Sixteen values of one cache line.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Line(pub [f32; LANES]);
 
-/// One chunk of a row of A. The spare line spreads the rows over the sets of the cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Row(pub [f32; CHUNK + LANES]);
+/// Room of one copied row's chunk. The spare line spreads the rows over the sets of the cache.
+pub const ROW: usize = CHUNK + LANES;
 
 /// What one thread packs into; kept between products.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// A, if its rows are stored: a chunk of each.
-    pub rows: Vec<Row>,
+    /// A, if its rows are stored but cannot be read where they are: a chunk of each.
+    pub rows: Vec<[f32; ROW]>,
     /// A, if its columns are stored: for each panel and k, the panel's values.
     pub columns: Vec<f32>,
-    /// One panel of B: for each k, one or two lines.
-    pub panel: Vec<Line>,
+    /// Some panels of B: for each k, one or two lines.
+    pub panels: Vec<Line>,
 }
 
 /// A's stored rows, one chunk of k.
 #[inline(always)]
-pub fn rows_of_a(a: &Mat, k: usize, to: &mut Vec<Row>) {
-    to.resize(a.rows.max(to.len()), Row([0.0; CHUNK + LANES]));
+pub fn copy_rows_of_a(a: &Mat, k: usize, to: &mut Vec<[f32; ROW]>) {
+    to.resize(a.rows.max(to.len()), [0.0; ROW]);
     for (i, to) in to.iter_mut().take(a.rows).enumerate() {
-        to.0[..k].copy_from_slice(a.row(i));
+        to[..k].copy_from_slice(a.row(i));
     }
 }
 
 /// A's stored columns (A is read transposed), one chunk of k, panel after panel of the given heights.
 #[inline(always)]
-pub fn columns_of_a(a: &Mat, k: usize, heights: impl Iterator<Item = usize>, to: &mut Vec<f32>) {
+pub fn columns_of_a<S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Item = usize>, to: &mut Vec<f32>) {
     to.resize((a.cols * k).max(to.len()), 0.0);
-    let mut first = 0;
-    for height in heights {
-        let panel = &mut to[first * k..(first + height) * k];
-        for (p, to) in panel.chunks_exact_mut(height).enumerate() {
-            to.copy_from_slice(&a.row(p)[first..first + height]);
+    let (mut to, mut first, mut heights) = (to.as_mut_slice(), 0, heights.peekable());
+    while heights.peek().is_some() {
+        // Row by row over some panels at a time: more of them would push each other out of the cache, fewer would use less of a row's lines.
+        let mut panels: [(usize, &mut [f32]); PANELS_OF_A] = Default::default();
+        let mut width = 0;
+        for ((height, panel), next) in panels.iter_mut().zip(heights.by_ref()) {
+            let (mine, rest) = to.split_at_mut(next * k);
+            (*height, *panel, to) = (next, mine, rest);
+            width += next;
         }
-        first += height;
+        for p in 0..k {
+            ask_for(s, a, p + AHEAD, first, width);
+            let mut row = &a.row(p)[first..];
+            for (height, panel) in panels.iter_mut().take_while(|(height, _)| *height > 0) {
+                let to = &mut panel[p * *height..];
+                // A whole vector if there is one: what is too much of it is overwritten by the next step's.
+                match (row.first_chunk::<LANES>(), to.first_chunk_mut::<LANES>()) {
+                    (Some(row), Some(to)) => s.store(s.load(row), to),
+                    _ => to[..*height].copy_from_slice(&row[..*height]),
+                }
+                row = &row[*height..];
+            }
+        }
+        first += width;
     }
 }
 
-/// Columns `first ..` of B for one chunk of k, `vectors` lines for each k; columns that B lacks are 0.
+/// Asks for a part of a stored row.
 #[inline(always)]
-pub fn panel_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, vectors: usize, to: &mut Vec<Line>) {
-    to.resize((k * vectors).max(to.len()), Line::default());
-    let to = &mut to[..k * vectors];
+fn ask_for<S: Simd>(s: S, from: &Mat, row: usize, first: usize, width: usize) {
+    if row < from.rows {
+        let row = &from.row(row)[first..];
+        row[..row.len().min(width)].iter().step_by(LANES).for_each(|x| s.prefetch(x));
+    }
+}
+
+/// Columns `first ..` of B for one chunk of k, at most `panels` panels of at most `vectors` lines for each k, panel after panel;
+/// columns that B lacks are 0.
+#[inline(always)]
+pub fn panels_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, panels: usize, vectors: usize, to: &mut Vec<Line>) {
+    let lines = (b.shape().1 - first).div_ceil(LANES).min(panels * vectors);
+    to.resize((k * lines).max(to.len()), Line::default());
+    let to = &mut to[..k * lines];
     if b.transposed {
-        for v in 0..vectors {
-            transposed(s, b, k, first + v * LANES, &mut to[v..], vectors);
+        for (i, panel) in to.chunks_mut(k * vectors).enumerate() {
+            let vectors_here = panel.len() / k;
+            for v in 0..vectors_here {
+                transposed(s, b, k, first + (i * vectors + v) * LANES, &mut panel[v..], vectors_here);
+            }
         }
         return;
     }
-    for (p, to) in to.chunks_exact_mut(vectors).enumerate() {
+    for p in 0..k {
+        ask_for(s, b, p + AHEAD, first, lines * LANES);
         let row = &b.row(p)[first..];
-        for (v, line) in to.iter_mut().enumerate() {
-            let values = row.get(v * LANES..).unwrap_or_default();
-            match values.first_chunk::<LANES>() {
-                Some(values) => s.store(s.load(values), &mut line.0),
-                None => s.store(s.load_part(values, 0.0), &mut line.0),
+        let mut values = row[..row.len().min(lines * LANES)].chunks(vectors * LANES);
+        for panel in to.chunks_mut(k * vectors) {
+            let vectors_here = panel.len() / k;
+            let values = values.next().unwrap_or_default();
+            for (v, line) in panel[p * vectors_here..(p + 1) * vectors_here].iter_mut().enumerate() {
+                let values = values.get(v * LANES..).unwrap_or_default();
+                match values.first_chunk::<LANES>() {
+                    Some(values) => s.store(s.load(values), &mut line.0),
+                    None => s.store(s.load_part(values, 0.0), &mut line.0),
+                }
             }
         }
     }

@@ -71,6 +71,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn prefetch(self, x: &f32) {
+        // SAFETY: a prefetch changes nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(x).cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, from: &[f32], stride: usize) -> [Pair; LANES] {
         assert!(from.len() >= 15 * stride + LANES);
         let mut columns = [self.splat(0.0); LANES];

@@ -103,6 +103,9 @@ pub trait Simd: Copy {
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
     fn to_array(self, v: Self::V) -> [f32; LANES];
+    /// Asks for the cache line of `x`, which is needed soon.
+    #[inline(always)]
+    fn prefetch(self, _x: &f32) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -212,3 +215,20 @@ macro_rules! clones {
     )*};
 }
 pub(crate) use clones;
+
+/// Accumulators of [`chains`].
+pub const CHAINS: usize = 12;
+
+clones! {
+    /// Independent chains of fused multiply-adds in registers, for benches: what the processor can do at most.
+    pub fn chains<S>(s, rounds: usize) -> f32 {
+        let mut sums = [s.splat(1.0); CHAINS];
+        let x = s.splat(std::hint::black_box(1.0));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = s.fma(x, x, *sum);
+            }
+        }
+        sums.iter().map(|sum| s.to_array(*sum)[0]).fold(0.0, |a, b| a + b)
+    }
+}

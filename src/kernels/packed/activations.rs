@@ -4,6 +4,8 @@ use rayon::prelude::*;
 
 use super::dot::{Dot, Size, clones};
 use super::formats::Kind;
+use super::words::Words;
+use crate::kernels::isa::LANES;
 
 /// Values of an activation block.
 pub const BLOCK: usize = 32;
@@ -19,21 +21,19 @@ const SPLIT_FROM: usize = 1 << 15;
 
 /// One block: x ≈ d · q. A block that is not finite has d = NaN.
 #[inline(always)]
-pub fn quantize(x: &[f32; BLOCK]) -> (f32, [i32; BLOCK]) {
-    // Magnitudes compare as their bits do, and NaN is above infinity.
-    let top = f32::from_bits(x.iter().fold(0, |top, x| top.max(x.to_bits() & 0x7fff_ffff)));
+pub fn quantize<S: Words>(s: S, x: &[f32; BLOCK]) -> (f32, [[u8; LANES]; 2]) {
+    let (halves, _) = x.as_chunks::<LANES>();
+    let (a, b) = (s.load(&halves[0]), s.load(&halves[1]));
+    let top = s.top(a, b);
     if !top.is_finite() {
-        return (f32::NAN, [0; BLOCK]);
+        return (f32::NAN, [[0; LANES]; 2]);
     }
     if top < TINY {
-        return (0.0, [0; BLOCK]);
+        return (0.0, [[0; LANES]; 2]);
     }
-    let scale = 127.0 / top;
-    let mut q = [0; BLOCK];
-    for (q, x) in q.iter_mut().zip(x) {
-        *q = x.mul_add(scale, MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()).cast_signed();
-    }
-    (top / 127.0, q)
+    let (scale, magic) = (s.splat(127.0 / top), s.splat(MAGIC));
+    // The lowest byte of MAGIC's bits is 0, so that of the sum is the number's.
+    (top / 127.0, [s.low_bytes(s.fma(a, scale, magic)), s.low_bytes(s.fma(b, scale, magic))])
 }
 
 /// Quantized rows, tile after tile. Within a tile of h rows everything is h values side by side.
@@ -130,20 +130,21 @@ clones! {
         *most = if kind.halves { D::ROWS_OF_HALVES } else { D::ROWS };
     }
 
-    fn quantize_tile<D>(_d, cols: usize, kind: Kind, tile: &mut TileMut<'_>) {
+    fn quantize_tile<D>(d, cols: usize, kind: Kind, tile: &mut TileMut<'_>) {
+        let s = d.simd();
         let rows = tile.x.len() / cols;
         let zero = if D::UNSIGNED && kind.size == Size::Eight { 128 } else { kind.zero };
         for (r, x) in tile.x.chunks_exact(cols).enumerate() {
             let (x, _) = x.as_chunks::<BLOCK>();
             for (i, x) in x.iter().enumerate() {
-                let (d, q) = quantize(x);
+                let (d, q) = quantize(s, x);
                 tile.d[i * rows + r] = d;
                 let words = &mut tile.q[8 * i * rows..][..8 * rows];
-                let (fours, _) = q.as_chunks::<4>();
-                for (step, q) in fours.iter().enumerate() {
-                    words[step * rows + r] = u32::from_le_bytes(q.map(|q| q as u8));
+                let (fours, _) = q.as_flattened().as_chunks::<4>();
+                for (words, q) in words.chunks_exact_mut(rows).zip(fours) {
+                    words[r] = u32::from_le_bytes(*q);
                 }
-                let (first, last) = (q[..16].iter().sum::<i32>(), q[16..].iter().sum::<i32>());
+                let (first, last) = (s.sum(q[0]), s.sum(q[1]));
                 let sums = if kind.halves { [first, last] } else { [first + last, 0] };
                 for (g, sum) in sums.into_iter().enumerate() {
                     tile.starts[(2 * i + g) * rows + r] = if kind.mins { sum as f32 } else { f32::from_bits((-zero * sum).cast_unsigned()) };

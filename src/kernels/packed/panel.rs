@@ -3,6 +3,7 @@
 use super::activations::BLOCK;
 use super::dot::{Dot, clones};
 use super::formats::{self, Format};
+use super::words::Words;
 use super::{BlockType, SUPER_BLOCK};
 use crate::kernels::isa::LANES;
 
@@ -104,6 +105,12 @@ fn fill_as<D: Dot, F: Format>(d: D, bytes: &[u8], stride: usize, first: usize, b
                 mins: &mut panel.mins[block * groups..][..groups],
                 vector,
             };
+            // What the next stripe will read lies one stripe further on.
+            let done = (first * VECTORS + vector * blocks + block) * LANES * F::BYTES;
+            let ahead = bytes.as_ptr().wrapping_add(STRIPE * stride + done);
+            for line in (0..LANES * F::BYTES).step_by(64) {
+                d.simd().prefetch_bytes(ahead.wrapping_add(line));
+            }
             F::unpack(d, &rows[(first + block) * F::BYTES..], stride, place);
         }
     }

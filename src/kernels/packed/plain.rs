@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::activations::{BLOCK, quantize};
+use super::activations::BLOCK;
 use super::values::six_place;
 use super::{BlockType, Packed, SUPER_BLOCK};
 use crate::kernels::gemm::{CHUNK, Write};
@@ -20,7 +20,7 @@ pub struct Levels {
 /// One row of the result.
 pub fn row(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
     let (x, _) = x.as_chunks::<BLOCK>();
-    let x: Vec<_> = x.iter().map(quantize).collect();
+    let x: Vec<_> = x.iter().map(activations).collect();
     for (j, y) in y.iter_mut().enumerate() {
         let bytes = w.part(j..j + 1).bytes;
         if write == Write::Set {
@@ -33,6 +33,18 @@ pub fn row(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
             });
         }
     }
+}
+
+fn activations(x: &[f32; BLOCK]) -> (f32, [i32; BLOCK]) {
+    let top = x.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+    if !x.iter().all(|x| x.is_finite()) {
+        return (f32::NAN, [0; BLOCK]);
+    }
+    if top < 2f32.powi(-100) {
+        return (0.0, [0; BLOCK]);
+    }
+    // f64 holds the product exactly.
+    (top / 127.0, x.map(|x| (f64::from(x) * f64::from(127.0 / top)).round_ties_even() as i32))
 }
 
 fn block(w: &Levels, q: &[i32; BLOCK]) -> f32 {

@@ -28,6 +28,33 @@ pub trait Words: Simd {
         self.or(value, sign)
     }
 
+    /// Asks for the line at an address, which need not be readable, to be brought near.
+    #[inline(always)]
+    fn prefetch_bytes(self, _at: *const u8) {}
+
+    /// The largest magnitude of all lanes, compared as bits: infinity is above the numbers, NaN above all.
+    #[inline(always)]
+    fn top(self, a: Self::V, b: Self::V) -> f32 {
+        let both = [self.to_array(a), self.to_array(b)];
+        f32::from_bits(both.as_flattened().iter().fold(0, |top, x| top.max(x.to_bits() & 0x7fff_ffff)))
+    }
+
+    /// The lowest byte of each lane.
+    #[inline(always)]
+    fn low_bytes(self, v: Self::V) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        for (byte, lane) in bytes.iter_mut().zip(self.to_array(v)) {
+            *byte = lane.to_bits() as u8;
+        }
+        bytes
+    }
+
+    /// The sum of signed bytes.
+    #[inline(always)]
+    fn sum(self, bytes: [u8; LANES]) -> i32 {
+        bytes.iter().map(|b| i32::from(b.cast_signed())).sum()
+    }
+
     /// Every byte moved up by 128.
     #[inline(always)]
     fn flip(self, v: Self::V) -> Self::V {
@@ -80,6 +107,11 @@ mod x86 {
 
     impl Words for Avx512 {
         #[inline(always)]
+        fn prefetch_bytes(self, at: *const u8) {
+            // SAFETY: a prefetch reads nothing that a program can see and cannot fault, whatever its address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
+        #[inline(always)]
         fn columns(self, bytes: &[u8], stride: usize) -> [__m512; 4] {
             assert!(bytes.len() >= (LANES - 1) * stride + 16);
             let from = bytes.as_ptr();
@@ -115,6 +147,25 @@ mod x86 {
             unsafe { _mm512_castsi512_ps(_mm512_sllv_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(by.cast_signed()))) }
         }
         #[inline(always)]
+        fn top(self, a: __m512, b: __m512) -> f32 {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let magnitude = |v| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fff_ffff));
+                let top = _mm512_max_epu32(magnitude(a), magnitude(b));
+                largest(_mm256_max_epu32(_mm512_castsi512_si256(top), _mm512_extracti64x4_epi64::<1>(top)))
+            }
+        }
+        #[inline(always)]
+        fn low_bytes(self, v: __m512) -> [u8; LANES] {
+            // SAFETY: `self` proves the instructions; both are 16 bytes for which any bits are a value.
+            unsafe { std::mem::transmute(_mm512_cvtepi32_epi8(_mm512_castps_si512(v))) }
+        }
+        #[inline(always)]
+        fn sum(self, bytes: [u8; LANES]) -> i32 {
+            // SAFETY: `self` proves the instructions.
+            unsafe { sum(bytes) }
+        }
+        #[inline(always)]
         fn flip(self, v: __m512) -> __m512 {
             // SAFETY: `self` proves the instructions.
             unsafe { _mm512_xor_ps(v, self.bits(0x8080_8080)) }
@@ -127,6 +178,25 @@ mod x86 {
     }
 
     impl Words for Avx2 {
+        #[inline(always)]
+        fn top(self, a: (__m256, __m256), b: (__m256, __m256)) -> f32 {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let magnitude = |v| _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fff_ffff));
+                let low = _mm256_max_epu32(magnitude(a.0), magnitude(a.1));
+                largest(_mm256_max_epu32(low, _mm256_max_epu32(magnitude(b.0), magnitude(b.1))))
+            }
+        }
+        #[inline(always)]
+        fn sum(self, bytes: [u8; LANES]) -> i32 {
+            // SAFETY: `self` proves the instructions.
+            unsafe { sum(bytes) }
+        }
+        #[inline(always)]
+        fn prefetch_bytes(self, at: *const u8) {
+            // SAFETY: a prefetch reads nothing that a program can see and cannot fault, whatever its address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
         #[inline(always)]
         fn columns(self, bytes: &[u8], stride: usize) -> [(__m256, __m256); 4] {
             assert!(bytes.len() >= (LANES - 1) * stride + 16);
@@ -162,6 +232,33 @@ mod x86 {
                     _mm256_castsi256_ps(_mm256_sllv_epi32(_mm256_castps_si256(v.1), by)),
                 )
             }
+        }
+    }
+
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn largest(v: __m256i) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let v = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v));
+            _mm_cvtss_f32(_mm_castsi128_ps(v))
+        }
+    }
+
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn sum(bytes: [u8; LANES]) -> i32 {
+        // SAFETY: the caller's promise; both are 16 bytes for which any bits are a value.
+        unsafe {
+            let v: __m128i = std::mem::transmute(bytes);
+            // Without sign they are 128 more each.
+            let sums = _mm_sad_epu8(_mm_xor_si128(v, _mm_set1_epi8(-128)), _mm_setzero_si128());
+            let sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
+            _mm_cvtsi128_si32(sums) - 128 * 16
         }
     }
 

@@ -3,6 +3,7 @@
 mod adapter;
 mod differences;
 mod judge;
+mod plain;
 
 use super::super::config::tests::tiny;
 use super::super::{Activation, Config, Weights};

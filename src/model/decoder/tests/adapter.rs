@@ -3,7 +3,8 @@
 use super::super::super::lora::{Adapter, Lora, Target};
 use super::super::super::{Config, Weights};
 use super::super::{Batch, Decoder, Keep};
-use super::differences::{Tensors, loss, tensors};
+use super::differences::{loss, tensors};
+use super::plain::Tensors;
 use super::{assert_close, batch, gradient, gradient_after, logits, targets, tiny, untied, weights};
 use crate::kernels::rng;
 

