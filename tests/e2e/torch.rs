@@ -47,7 +47,7 @@ fn examples(config: &Config) -> Vec<Example> {
     let token = |example, place| rng::below(3, example, place, config.vocab_size as u64) as u32;
     let of = |i: u64| {
         let length = 5 + 4 * i as usize;
-        let scored = if i.is_multiple_of(2) { vec![2..length] } else { vec![1..3, length - 3..length] };
+        let scored = if i.is_multiple_of(2) { std::iter::once(2..length).collect() } else { vec![1..3, length - 3..length] };
         Example { tokens: (0..length as u64).map(|place| token(i, place)).collect(), scored }
     };
     (0..5).map(of).collect()

@@ -150,15 +150,22 @@ impl Decoder {
 
     /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
     pub fn logits(&mut self, weights: &dyn Tensors, each: EachLogits) -> Result<(), ModelError> {
-        let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = self.inv_norm.len();
+        let mut logits = std::mem::take(&mut self.logits);
         for start in (0..rows).step_by(self.head_rows()) {
             let chunk = start..rows.min(start + self.head_rows());
-            self.logits.resize(chunk.len() * vocab, 0.0);
-            weights.linear(&self.places.head, &self.normed[start * d..chunk.end * d], &mut self.logits, Write::Set);
-            each(chunk, &mut self.logits)?;
+            self.logits_of(weights, chunk.clone(), &mut logits);
+            each(chunk, &mut logits)?;
         }
+        self.logits = logits;
         Ok(())
+    }
+
+    /// The logits of some of these rows, rows × vocabulary, for a caller that goes through them at the pace of another model.
+    pub fn logits_of(&self, weights: &dyn Tensors, rows: Range<usize>, logits: &mut Vec<f32>) {
+        let d = self.config.hidden_size;
+        room(logits, rows.len(), self.config.vocab_size);
+        weights.linear(&self.places.head, &self.normed[rows.start * d..rows.end * d], logits, Write::Set);
     }
 
     /// The tables reach as far as a batch needs; a hostile configuration cannot make them huge.

@@ -1,6 +1,7 @@
 //! `[distill.NAME]`: a small model learns from a large one. Falls apart into the teacher's vocabulary, its labels (made once, whatever the
 //! student), the student, and, if asked for, the same student without a teacher.
 
+mod beside;
 mod labels;
 mod objective;
 mod teach;
@@ -16,6 +17,7 @@ use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, P
 use crate::base::files;
 use crate::kernels::loss::Divergence;
 use crate::model::{Config, Model, folder, read_limited};
+use beside::Beside;
 use labels::Labels;
 use objective::Imitation;
 use teach::Teaching;
@@ -57,7 +59,12 @@ static FIELDS: &[Field] = with_training_fields![
     Field::optional("beta", Type::Float(0.0, 1.0), "Of `jsd`: the teacher's share of the mixture; 0.5 if not given."),
     Field::optional("skew_alpha", Type::Float(0.0, 0.999), "Of `skew_kl`: the teacher's share of the mixture; 0.1 if not given."),
     Field::default("seq_kd", Type::Bool, "false", "Learn the completions as hard labels only, as sequence-level distillation does."),
-    Field::default("top_k", Type::Int(0, 1 << 16), "8", "The teacher's largest logits that are kept for each token; 0 keeps them all."),
+    Field::default(
+        "top_k",
+        Type::Int(0, 1 << 16),
+        "8",
+        "The teacher's largest logits that are kept for each token; with 0 the teacher runs beside the student in every step and all of them count."
+    ),
     Field::default("baseline", Type::Bool, "false", "Also make NAME.baseline: the same student, taught by the data's completions alone."),
 ];
 
@@ -85,7 +92,7 @@ impl Kind for Distill {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {
@@ -146,18 +153,21 @@ impl Own {
         !self.seq_kd && self.kd_ratio > 0.0
     }
 
+    /// Whether the teacher runs beside the student, so that none of its logits is stored.
+    fn is_beside(&self) -> bool {
+        self.is_soft() && self.top_k == 0
+    }
+
     /// What the labels depend on, and nothing else.
     fn labels(&self, training: &Params) -> Params {
         let mut params = Params::new();
         params.insert("completions".to_string(), json!(self.completions));
         params.insert("max_new_tokens".to_string(), json!(self.max_new_tokens));
         params.extend(training.get("max_length").map(|length| ("max_length".to_string(), length.clone())));
-        if self.is_soft() {
+        if self.is_soft() && !self.is_beside() {
             params.insert("top_k".to_string(), json!(self.top_k));
-            // All logits serve any temperature; of a few, the sum of the others must be known at the right one.
-            if self.top_k > 0 {
-                params.insert("temperature".to_string(), json!(self.temperature));
-            }
+            // The sum of the other logits must be known at the right one.
+            params.insert("temperature".to_string(), json!(self.temperature));
         }
         params
     }
@@ -203,6 +213,9 @@ fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
         part("labels", Artifact::Labels, "labels", own.labels(&training), vec![pass("teacher"), pass("data")]),
     ];
     let mut inputs = vec![PartPort::part("vocabulary", VOCABULARY), PartPort::part("labels", LABELS)];
+    if own.is_beside() {
+        inputs.push(pass("teacher"));
+    }
     inputs.extend(validation());
     parts.push(part("", Artifact::Model, "student", taught, inputs));
     if own.baseline {
@@ -261,13 +274,17 @@ fn student(params: &Params, io: &Io) -> Result<(), Failure> {
         return student.train(&labels.examples, &mut objective, io);
     }
     let soft: Soft = typed(&soft)?;
-    let mut objective = Imitation::new(&labels, soft.divergence()?, soft.temperature as f32, soft.kd_ratio as f32)?;
+    if io.maybe("teacher").is_some() {
+        let mut objective = Beside::new(Model::open(io.one("teacher")?)?, &soft)?;
+        return student.train(&labels.examples, &mut objective, io);
+    }
+    let mut objective = Imitation::new(&labels, &soft)?;
     student.train(&labels.examples, &mut objective, io)
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Soft {
+pub struct Soft {
     kd_ratio: f64,
     temperature: f64,
     divergence: String,

@@ -20,8 +20,8 @@ const VALIDATION_ROWS: usize = 8192;
 
 /// What a model is trained to do with the logits of its examples.
 pub trait Objective {
-    /// The examples of the next batch, in order.
-    fn begin(&mut self, _examples: &[usize]) -> Result<(), Failure> {
+    /// The examples of the next batch, in order, and the batch that they make.
+    fn begin(&mut self, _examples: &[usize], _batch: &Batch) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -80,20 +80,20 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
 }
 
 /// A batch as the decoder takes it, and the tokens that are to be foretold.
-#[derive(Default)]
-struct Rows {
-    batch: Batch,
-    targets: Vec<u32>,
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub batch: Batch,
+    pub targets: Vec<u32>,
     losses: Vec<f32>,
 }
 
 impl Rows {
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.batch.clear();
         self.targets.clear();
     }
 
-    fn push(&mut self, example: &Example) {
+    pub fn push(&mut self, example: &Example) {
         let last = example.tokens.len().saturating_sub(1);
         for scored in &example.scored {
             self.batch.want(scored.start - 1..scored.end - 1);
@@ -148,7 +148,6 @@ impl Run<'_> {
     fn step(&mut self) -> Result<f64, Failure> {
         let step = self.state.step + 1;
         self.order.batch(step, &mut self.chosen);
-        self.job.objective.begin(&self.chosen)?;
         self.rows.clear();
         for index in &self.chosen {
             self.rows.push(&self.job.examples[*index]);
@@ -158,6 +157,7 @@ impl Run<'_> {
             other => Failure::from(other),
         };
         let Rows { batch, targets, losses } = &mut self.rows;
+        self.job.objective.begin(&self.chosen, batch)?;
         let weight = 1.0 / targets.len() as f32;
         let objective = &mut *self.job.objective;
         self.decoder.forward(&self.state.weights, batch, self.job.settings.keep()).map_err(at)?;
