@@ -62,9 +62,53 @@ fn on_an_emulated_haswell() {
 }
 
 #[test]
-#[ignore = "called by the test above"]
+#[ignore = "called by other tests, in other surroundings"]
 fn prints_its_digests() {
     println!("\n{}", here());
+}
+
+/// Sums whose order follows the cache's geometry change with it. candle's do, which shows that this test can fail.
+#[test]
+fn with_another_cache_geometry() {
+    let geometry = "/sys/devices/system/cpu/cpu0/cache/index0";
+    assert!(Path::new(geometry).exists(), "{geometry} is missing: this machine cannot fake another cache");
+    let space = tempfile::tempdir().expect("a folder");
+    std::fs::write(space.path().join("size"), "128K\n").expect("a file");
+    std::fs::write(space.path().join("ways_of_associativity"), "4\n").expect("a file");
+    let script = format!(
+        "for f in size ways_of_associativity; do for c in /sys/devices/system/cpu/cpu*/cache/index0; do mount --bind $f $c/$f || exit 99; done; done
+        grep -q 128K {geometry}/size || exit 98
+        cd {} && exec \"$@\"",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let program = std::env::current_exe().expect("this program");
+    let elsewhere = |test: &str| {
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args(["-rm", "/bin/sh", "-c", &script, "sh"]).arg(&program).args(["--exact", test, "--ignored", "--nocapture"]);
+        printed(command.current_dir(space.path()))
+    };
+    assert_golden(&elsewhere("prints_its_digests"), "another cache");
+    let control = elsewhere("prints_a_product_of_candle");
+    assert!(control.ends_with("candle\n"), "{control}");
+    assert_ne!(control, candle(), "candle has the same bits with another cache, so this test shows nothing");
+}
+
+#[test]
+#[ignore = "called by the test above"]
+fn prints_a_product_of_candle() {
+    println!("\n{}", candle());
+}
+
+/// A product of candle's, whose blocks of k follow the first-level cache.
+fn candle() -> String {
+    use candle_core::{Device, Tensor};
+    let matrix = |rows: usize, columns: usize, stream: u64| {
+        let values = (0..(rows * columns) as u64).map(|i| slmops::kernels::rng::normal(1, stream, i));
+        Tensor::from_iter(values, &Device::Cpu).and_then(|x| x.reshape((rows, columns))).expect("a matrix")
+    };
+    let product = matrix(64, 1024, 1).matmul(&matrix(1024, 1024, 2)).and_then(|c| c.flatten_all()?.to_vec1::<f32>()).expect("a product");
+    let bytes: Vec<u8> = product.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
+    format!("{} candle\n", slmops::base::Digest::of(&bytes))
 }
 
 /// A release build by Debian's compiler for a Cortex-A72: another compiler, another optimisation, NEON.

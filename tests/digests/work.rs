@@ -109,9 +109,8 @@ fn trained(tokenizer: Tokenizer) -> Model {
             Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
         });
         assert!(loss.expect("a loss").is_finite());
-        let scale = (1.0 / sum_squares(&gradients).sqrt().max(1.0)) as f32;
-        gradients.iter_mut().for_each(|g| *g *= scale);
-        let rule = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        let gradient_scale = (1.0 / sum_squares(&gradients).sqrt().max(1.0)) as f32;
+        let rule = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, gradient_scale };
         adamw(&mut weights.data, &gradients, &mut first, &mut second, step as u64, &rule);
     }
     Model { config, weights, tokenizer, chat: ChatTemplate::default() }

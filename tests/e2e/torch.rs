@@ -202,6 +202,7 @@ fn pytorch_in_f64_gives_an_adapter_the_same_gradients_and_steps() {
             beta2: settings.adam_beta2 as f32,
             eps: settings.adam_epsilon as f32,
             weight_decay: settings.weight_decay as f32,
+            gradient_scale: 1.0,
         };
         adamw(&mut adapter.weights.data, &gradient, &mut m, &mut v, step, &rule);
     }
