@@ -10,7 +10,7 @@ use super::panel::STRIPE;
 use super::words::Words;
 use super::{BlockType, Packed, share};
 use crate::kernels::gemm::{CHUNK, Mat, Write, serial};
-use crate::kernels::isa::{LANES, Simd};
+use crate::kernels::isa::{Isa, LANES, Simd};
 
 /// As many rows of x at most go through registers.
 const FEW: usize = 4;
@@ -36,15 +36,15 @@ thread_local! {
 }
 
 /// As [`super::matmul_packed`], for m rows that are not empty.
-pub fn product(x: &[f32], m: usize, w: Packed, y: &mut [f32], write: Write) {
+pub fn product(isa: Isa, x: &[f32], m: usize, w: Packed, y: &mut [f32], write: Write) {
     let bounds = |parts: usize| (0..=parts).map(|i| i * m / parts).collect();
     share(y, m, w, m, bounds, |part, w, rows| {
         let x = &x[part.start * w.cols..part.end * w.cols];
-        if m <= FEW { few(x, w, rows, write) } else { many(x, w, rows, write) }
+        if m <= FEW { few(isa, x, w, rows, write) } else { many(isa, x, w, rows, write) }
     });
 }
 
-fn many(x: &[f32], w: Packed, rows: &mut [&mut [f32]], write: Write) {
+fn many(isa: Isa, x: &[f32], w: Packed, rows: &mut [&mut [f32]], write: Write) {
     let x = Mat::new(x, rows.len(), w.cols);
     let outputs = (WIDENED / w.cols.max(1) / STRIPE * STRIPE).max(STRIPE);
     // Taken, not borrowed: the product below has its own buffers, but it is none of this file's business how it works.
@@ -54,20 +54,20 @@ fn many(x: &[f32], w: Packed, rows: &mut [&mut [f32]], write: Write) {
         let size = part.rows * part.cols;
         buffers.wide.resize(buffers.wide.len().max(size), 0.0);
         let wide = &mut buffers.wide[..size];
-        widen(part, wide);
+        widen(isa, part, wide);
         let mut to: Vec<&mut [f32]> = rows.iter_mut().map(|row| &mut row[first..first + part.rows]).collect();
         serial(x, Mat::new(wide, part.rows, part.cols).t(), &mut to, write);
     }
     BUFFERS.set(buffers);
 }
 
-fn few(x: &[f32], w: Packed, rows: &mut [&mut [f32]], write: Write) {
+fn few(isa: Isa, x: &[f32], w: Packed, rows: &mut [&mut [f32]], write: Write) {
     BUFFERS.with_borrow_mut(|buffers| {
         let stride = w.row_bytes();
         for first in (0..w.rows).step_by(STRIPE) {
             let bytes = w.stripe(first, STRIPE, &mut buffers.rows);
             let mut stripe = Stripe { ty: w.ty, bytes, stride, x, cols: w.cols, rows, first, write };
-            few_rows(&mut stripe);
+            few_rows(isa, &mut stripe);
         }
     });
 }

@@ -24,6 +24,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{Write, columns};
+use super::isa;
 pub use block_type::{BlockType, SUPER_BLOCK};
 use formats::Kind;
 use panel::STRIPE;
@@ -84,9 +85,16 @@ pub fn matmul_packed(x: &[f32], w: Packed, y: &mut [f32], write: Write) {
     if y.is_empty() {
         return;
     }
+    if w.cols == 0 {
+        if write == Write::Set {
+            y.fill(0.0);
+        }
+        return;
+    }
+    let isa = isa::current();
     match Kind::of(w.ty) {
-        Some(kind) if w.cols > 0 => quantized::product(kind, x, w, y, write),
-        _ => floats::product(x, m, w, y, write),
+        Some(kind) => quantized::product(isa, kind, x, w, y, write),
+        None => floats::product(isa, x, m, w, y, write),
     }
 }
 

@@ -9,6 +9,7 @@ use super::panel::{self, DEPTH, Panel, STRIPE};
 use super::tile::{self, Work};
 use super::{Packed, share};
 use crate::kernels::gemm::Write;
+use crate::kernels::isa::Isa;
 
 /// What one thread unpacks into; kept between products.
 #[derive(Debug, Default)]
@@ -24,17 +25,17 @@ thread_local! {
 }
 
 /// As [`super::matmul_packed`], for shapes that are known to fit and are not empty.
-pub fn product(kind: Kind, x: &[f32], w: Packed, y: &mut [f32], write: Write) {
+pub fn product(isa: Isa, kind: Kind, x: &[f32], w: Packed, y: &mut [f32], write: Write) {
     // Taken rather than borrowed: while this thread waits for others it may begin another product.
     let mut left = LEFT.take();
-    left.fill(x, w.cols, kind);
+    left.fill(isa, x, w.cols, kind);
     let bounds = |parts: usize| (0..=parts).map(|i| left.first_row(i * left.tiles() / parts)).collect();
-    share(y, x.len() / w.cols, w, left.tiles(), bounds, |part, w, rows| stripes(kind, &left, part, w, rows, write));
+    share(y, x.len() / w.cols, w, left.tiles(), bounds, |part, w, rows| stripes(isa, kind, &left, part, w, rows, write));
     LEFT.set(left);
 }
 
 /// What one thread does: some outputs for some rows of x, which are whole tiles.
-fn stripes(kind: Kind, left: &Left, part: Range<usize>, w: Packed, rows: &mut [&mut [f32]], write: Write) {
+fn stripes(isa: Isa, kind: Kind, left: &Left, part: Range<usize>, w: Packed, rows: &mut [&mut [f32]], write: Write) {
     let tiles = left.tiles_of(part);
     BUFFERS.with_borrow_mut(|buffers| {
         let Buffers { panel, rows: padded } = buffers;
@@ -44,9 +45,9 @@ fn stripes(kind: Kind, left: &Left, part: Range<usize>, w: Packed, rows: &mut [&
             let bytes = w.stripe(column, STRIPE, padded);
             for first in (0..w.cols).step_by(DEPTH) {
                 let depth = DEPTH.min(w.cols - first);
-                panel::fill(w.ty, bytes, stride, first / values, depth / values, panel);
+                panel::fill(isa, w.ty, bytes, stride, first / values, depth / values, panel);
                 let write = if first == 0 { write } else { Write::Add };
-                tile::multiply(kind, &mut Work { panel, first, depth, left, tiles: tiles.clone(), rows, column, write });
+                tile::multiply(isa, kind, &mut Work { panel, first, depth, left, tiles: tiles.clone(), rows, column, write });
             }
         }
     });
