@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::io::on_threads;
 use super::train::Student;
 use super::train::run::NextToken;
-use super::train::settings::{Training, UNKEYED, memory_bytes, resolve, with_training_fields};
+use super::train::settings::{ARCH_FIELD, Arch, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
 use crate::kernels::loss::Divergence;
@@ -66,6 +66,7 @@ static FIELDS: &[Field] = with_training_fields![
         "The teacher's largest logits that are kept for each token; with 0 the teacher runs beside the student in every step and all of them count."
     ),
     Field::default("baseline", Type::Bool, "false", "Also make NAME.baseline: the same student, taught by the data's completions alone."),
+    ARCH_FIELD,
 ];
 
 /// The fields that are not those of a training.
@@ -246,31 +247,32 @@ fn vocabulary(io: &Io) -> Result<(), Failure> {
     files::write_atomic(&path, text.as_bytes()).map_err(|error| Failure::file("write", &path, &error))
 }
 
-fn untaught<'a>(settings: &'a Training, io: &Io) -> Result<Student<'a>, Failure> {
+fn untaught<'a>(arch: &Arch, settings: &'a Training, io: &Io) -> Result<Student<'a>, Failure> {
     let vocabulary = io.one("vocabulary")?;
     let (tokenizer, chat) = folder::load_encoder(vocabulary)?;
     let size: Option<Value> = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?).ok();
     let size = size.and_then(|value| value.get("vocab_size").and_then(Value::as_u64)).and_then(|size| usize::try_from(size).ok());
     let vocab_size = size.ok_or_else(|| Failure::new("`vocabulary.json` does not tell the vocabulary's size"))?;
-    Ok(Student { settings, vocab_size, tokenizer, chat })
+    let config = arch.of(vocab_size, &tokenizer);
+    Ok(Student { settings, config, tokenizer, chat })
 }
 
 fn baseline(params: &Params, io: &Io) -> Result<(), Failure> {
-    let settings: Training = typed(params)?;
-    let student = untaught(&settings, io)?;
+    let (arch, settings) = shaped(params)?;
+    let student = untaught(&arch, &settings, io)?;
     let found = student.examples("data", io)?;
-    let mut objective = NextToken { vocab_size: student.vocab_size };
+    let mut objective = NextToken { vocab_size: student.config.vocab_size };
     student.train(&found.examples, &mut objective, io)
 }
 
 fn student(params: &Params, io: &Io) -> Result<(), Failure> {
     let (soft, training): (Params, Params) = params.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
-    let settings: Training = typed(&training)?;
-    let student = untaught(&settings, io)?;
-    let labels = Labels::open(io.one("labels")?, student.vocab_size)?;
+    let (arch, settings) = shaped(&training)?;
+    let student = untaught(&arch, &settings, io)?;
+    let labels = Labels::open(io.one("labels")?, student.config.vocab_size)?;
     io.say(format!("{} examples, {} tokens of the teacher", labels.examples.len(), labels.rows));
     if soft.is_empty() {
-        let mut objective = NextToken { vocab_size: student.vocab_size };
+        let mut objective = NextToken { vocab_size: student.config.vocab_size };
         return student.train(&labels.examples, &mut objective, io);
     }
     let soft: Soft = typed(&soft)?;
