@@ -67,7 +67,7 @@ impl Gate for Silu {
 }
 
 /// 2√(2/π), and 0.044715 times that.
-const LINEAR: f32 = 1.595_769_1;
+const LINEAR: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_814;
 
 /// Far beyond the gates at which σ(h) is exactly 0 or 1; keeps h finite.

@@ -11,6 +11,7 @@ pub mod distill;
 pub mod evaluate;
 pub mod exec;
 pub mod field;
+pub mod finetune;
 pub mod io;
 pub mod quantize;
 pub mod tokenizer;
@@ -27,6 +28,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &tokenizer::Tokenizer,
     &train::Train,
     &distill::Distill,
+    &finetune::Finetune,
     &quantize::Quantize,
     &evaluate::Evaluate,
     &exec::KIND,

@@ -17,6 +17,8 @@ mod tests;
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::kernels::gemm::{Mat, Write, matmul};
 use crate::kernels::rope::Rope;
 
@@ -150,15 +152,22 @@ impl Decoder {
 
     /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
     pub fn logits(&mut self, weights: &dyn Tensors, each: EachLogits) -> Result<(), ModelError> {
-        let (d, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let rows = self.inv_norm.len();
+        let mut logits = std::mem::take(&mut self.logits);
         for start in (0..rows).step_by(self.head_rows()) {
             let chunk = start..rows.min(start + self.head_rows());
-            self.logits.resize(chunk.len() * vocab, 0.0);
-            weights.linear(&self.places.head, &self.normed[start * d..chunk.end * d], &mut self.logits, Write::Set);
-            each(chunk, &mut self.logits)?;
+            self.logits_of(weights, chunk.clone(), &mut logits);
+            each(chunk, &mut logits)?;
         }
+        self.logits = logits;
         Ok(())
+    }
+
+    /// The logits of some of these rows, rows × vocabulary, for a caller that goes through them at the pace of another model.
+    pub fn logits_of(&self, weights: &dyn Tensors, rows: Range<usize>, logits: &mut Vec<f32>) {
+        let d = self.config.hidden_size;
+        room(logits, rows.len(), self.config.vocab_size);
+        weights.linear(&self.places.head, &self.normed[rows.start * d..rows.end * d], logits, Write::Set);
     }
 
     /// The tables reach as far as a batch needs; a hostile configuration cannot make them huge.
@@ -180,6 +189,12 @@ fn linear(x: &[f32], inputs: usize, weight: &[f32], outputs: usize, y: &mut [f32
 /// Room for `rows` × `width`; what it held is of no use. Allocates only when it has never been so large.
 fn room(buffer: &mut Vec<f32>, rows: usize, width: usize) {
     buffer.resize(rows * width, 0.0);
+}
+
+/// Copies all, on all threads.
+fn copy(from: &[f32], to: &mut [f32]) {
+    const PIECE: usize = 1 << 16;
+    to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// Copies rows by number.

@@ -19,12 +19,12 @@ const MAX_EXAMPLES: u64 = 8 << 30;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
-    /// 1
+    /// 2
     pub format: u32,
     pub vocab_size: usize,
-    /// Logits of each row; absent if there are none.
+    /// Of each row so many tokens (u32), their logits (f32), and ln Σ exp(logit / T) over all other tokens (f32); absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub logits: Option<Logits>,
+    pub top_k: Option<usize>,
     pub examples: u64,
     /// Scored tokens.
     pub rows: u64,
@@ -36,23 +36,9 @@ pub struct Facts {
     pub kept_mass: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Logits {
-    /// vocabulary × f32
-    All,
-    /// k tokens (u32), their logits (f32), and ln Σ exp(logit / T) over all other tokens (f32).
-    Top(usize),
-}
-
-impl Logits {
-    /// Numbers of four bytes in a row.
-    pub fn width(self, vocab_size: usize) -> usize {
-        match self {
-            Logits::All => vocab_size,
-            Logits::Top(k) => 2 * k + 1,
-        }
-    }
+/// Numbers of four bytes in a row.
+pub fn width(top_k: usize) -> usize {
+    2 * top_k + 1
 }
 
 /// Labels in the making.
@@ -65,14 +51,9 @@ impl Writer {
         Ok(Writer { logits: BufWriter::with_capacity(1 << 20, File::create(folder.join("logits.bin"))?) })
     }
 
-    pub fn all(&mut self, row: &[f32]) -> std::io::Result<()> {
-        row.iter().try_for_each(|logit| self.logits.write_all(&logit.to_le_bytes()))
-    }
-
     pub fn top(&mut self, ids: &[u32], logits: &[f32], log_rest: f32) -> std::io::Result<()> {
         ids.iter().try_for_each(|id| self.logits.write_all(&id.to_le_bytes()))?;
-        self.all(logits)?;
-        self.all(&[log_rest])
+        logits.iter().chain(&[log_rest]).try_for_each(|number| self.logits.write_all(&number.to_le_bytes()))
     }
 
     pub fn finish(mut self, folder: &Path, examples: &[Example], facts: &Facts) -> std::io::Result<()> {
@@ -109,7 +90,7 @@ impl Labels {
         let wrong = |why: String| Failure::new(format!("the labels are malformed: {why}"));
         let facts: Facts =
             serde_json::from_slice(&read_limited(&folder.join("labels.json"), 1 << 20)?).map_err(|error| wrong(error.to_string()))?;
-        if facts.format != 1 || facts.vocab_size != vocab_size {
+        if facts.format != 2 || facts.vocab_size != vocab_size {
             return Err(wrong(format!("format {}, {} tokens", facts.format, facts.vocab_size)));
         }
         let bytes = read_limited(&folder.join("labels.bin"), MAX_EXAMPLES)?;
@@ -123,8 +104,11 @@ impl Labels {
         let path = folder.join("logits.bin");
         let logits = File::open(&path).map_err(|error| Failure::file("open", &path, &error))?;
         let size = logits.metadata().map_err(|error| Failure::file("read", &path, &error))?.len();
-        let width = facts.logits.map_or(0, |logits| logits.width(vocab_size));
-        if size != rows * width as u64 * 4 || rows != facts.rows || examples.len() as u64 != facts.examples {
+        let width = facts.top_k.map_or(0, |top_k| top_k.saturating_mul(2).saturating_add(1));
+        if Some(size) != rows.checked_mul(width as u64).and_then(|numbers| numbers.checked_mul(4))
+            || rows != facts.rows
+            || examples.len() as u64 != facts.examples
+        {
             return Err(wrong(format!("{rows} scored tokens have {size} bytes of logits")));
         }
         if examples.is_empty() {
@@ -183,8 +167,8 @@ mod tests {
         vec![Example::of(vec![1, 2], &[3, 0]), conversation]
     }
 
-    fn facts(logits: Option<Logits>) -> Facts {
-        Facts { format: 1, vocab_size: 6, logits, examples: 2, rows: 5, unfinished: 0, too_long: 0, kept_mass: None }
+    fn facts(top_k: Option<usize>) -> Facts {
+        Facts { format: 2, vocab_size: 6, top_k, examples: 2, rows: 5, unfinished: 0, too_long: 0, kept_mass: None }
     }
 
     #[test]
@@ -194,7 +178,7 @@ mod tests {
         for row in 0..5u32 {
             writer.top(&[row, 5], &[row as f32, -1.0], 0.5).unwrap();
         }
-        writer.finish(space.path(), &examples(), &facts(Some(Logits::Top(2)))).unwrap();
+        writer.finish(space.path(), &examples(), &facts(Some(2))).unwrap();
         let labels = Labels::open(space.path(), 6).unwrap();
         assert_eq!(labels.examples, examples());
         assert_eq!((labels.first_rows.as_slice(), labels.rows), (&[0, 2][..], 5));

@@ -1,6 +1,7 @@
 //! `[distill.NAME]`: a small model learns from a large one. Falls apart into the teacher's vocabulary, its labels (made once, whatever the
 //! student), the student, and, if asked for, the same student without a teacher.
 
+mod beside;
 mod labels;
 mod objective;
 mod teach;
@@ -11,11 +12,12 @@ use serde_json::{Value, json};
 use super::io::on_threads;
 use super::train::Student;
 use super::train::run::NextToken;
-use super::train::settings::{Training, UNKEYED, memory_bytes, resolve, with_training_fields};
+use super::train::settings::{ARCH_FIELD, Arch, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
 use crate::kernels::loss::Divergence;
 use crate::model::{Config, Model, folder, read_limited};
+use beside::Beside;
 use labels::Labels;
 use objective::Imitation;
 use teach::Teaching;
@@ -57,8 +59,14 @@ static FIELDS: &[Field] = with_training_fields![
     Field::optional("beta", Type::Float(0.0, 1.0), "Of `jsd`: the teacher's share of the mixture; 0.5 if not given."),
     Field::optional("skew_alpha", Type::Float(0.0, 0.999), "Of `skew_kl`: the teacher's share of the mixture; 0.1 if not given."),
     Field::default("seq_kd", Type::Bool, "false", "Learn the completions as hard labels only, as sequence-level distillation does."),
-    Field::default("top_k", Type::Int(0, 1 << 16), "8", "The teacher's largest logits that are kept for each token; 0 keeps them all."),
+    Field::default(
+        "top_k",
+        Type::Int(0, 1 << 16),
+        "8",
+        "The teacher's largest logits that are kept for each token; with 0 the teacher runs beside the student in every step and all of them count."
+    ),
     Field::default("baseline", Type::Bool, "false", "Also make NAME.baseline: the same student, taught by the data's completions alone."),
+    ARCH_FIELD,
 ];
 
 /// The fields that are not those of a training.
@@ -85,7 +93,7 @@ impl Kind for Distill {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {
@@ -146,18 +154,21 @@ impl Own {
         !self.seq_kd && self.kd_ratio > 0.0
     }
 
+    /// Whether the teacher runs beside the student, so that none of its logits is stored.
+    fn is_beside(&self) -> bool {
+        self.is_soft() && self.top_k == 0
+    }
+
     /// What the labels depend on, and nothing else.
     fn labels(&self, training: &Params) -> Params {
         let mut params = Params::new();
         params.insert("completions".to_string(), json!(self.completions));
         params.insert("max_new_tokens".to_string(), json!(self.max_new_tokens));
         params.extend(training.get("max_length").map(|length| ("max_length".to_string(), length.clone())));
-        if self.is_soft() {
+        if self.is_soft() && !self.is_beside() {
             params.insert("top_k".to_string(), json!(self.top_k));
-            // All logits serve any temperature; of a few, the sum of the others must be known at the right one.
-            if self.top_k > 0 {
-                params.insert("temperature".to_string(), json!(self.temperature));
-            }
+            // The sum of the other logits must be known at the right one.
+            params.insert("temperature".to_string(), json!(self.temperature));
         }
         params
     }
@@ -203,6 +214,9 @@ fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
         part("labels", Artifact::Labels, "labels", own.labels(&training), vec![pass("teacher"), pass("data")]),
     ];
     let mut inputs = vec![PartPort::part("vocabulary", VOCABULARY), PartPort::part("labels", LABELS)];
+    if own.is_beside() {
+        inputs.push(pass("teacher"));
+    }
     inputs.extend(validation());
     parts.push(part("", Artifact::Model, "student", taught, inputs));
     if own.baseline {
@@ -233,41 +247,46 @@ fn vocabulary(io: &Io) -> Result<(), Failure> {
     files::write_atomic(&path, text.as_bytes()).map_err(|error| Failure::file("write", &path, &error))
 }
 
-fn untaught<'a>(settings: &'a Training, io: &Io) -> Result<Student<'a>, Failure> {
+fn untaught<'a>(arch: &Arch, settings: &'a Training, io: &Io) -> Result<Student<'a>, Failure> {
     let vocabulary = io.one("vocabulary")?;
     let (tokenizer, chat) = folder::load_encoder(vocabulary)?;
     let size: Option<Value> = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?).ok();
     let size = size.and_then(|value| value.get("vocab_size").and_then(Value::as_u64)).and_then(|size| usize::try_from(size).ok());
     let vocab_size = size.ok_or_else(|| Failure::new("`vocabulary.json` does not tell the vocabulary's size"))?;
-    Ok(Student { settings, vocab_size, tokenizer, chat })
+    let config = arch.of(vocab_size, &tokenizer);
+    Ok(Student { settings, config, tokenizer, chat })
 }
 
 fn baseline(params: &Params, io: &Io) -> Result<(), Failure> {
-    let settings: Training = typed(params)?;
-    let student = untaught(&settings, io)?;
+    let (arch, settings) = shaped(params)?;
+    let student = untaught(&arch, &settings, io)?;
     let found = student.examples("data", io)?;
-    let mut objective = NextToken { vocab_size: student.vocab_size };
+    let mut objective = NextToken { vocab_size: student.config.vocab_size };
     student.train(&found.examples, &mut objective, io)
 }
 
 fn student(params: &Params, io: &Io) -> Result<(), Failure> {
     let (soft, training): (Params, Params) = params.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
-    let settings: Training = typed(&training)?;
-    let student = untaught(&settings, io)?;
-    let labels = Labels::open(io.one("labels")?, student.vocab_size)?;
+    let (arch, settings) = shaped(&training)?;
+    let student = untaught(&arch, &settings, io)?;
+    let labels = Labels::open(io.one("labels")?, student.config.vocab_size)?;
     io.say(format!("{} examples, {} tokens of the teacher", labels.examples.len(), labels.rows));
     if soft.is_empty() {
-        let mut objective = NextToken { vocab_size: student.vocab_size };
+        let mut objective = NextToken { vocab_size: student.config.vocab_size };
         return student.train(&labels.examples, &mut objective, io);
     }
     let soft: Soft = typed(&soft)?;
-    let mut objective = Imitation::new(&labels, soft.divergence()?, soft.temperature as f32, soft.kd_ratio as f32)?;
+    if io.maybe("teacher").is_some() {
+        let mut objective = Beside::new(Model::open(io.one("teacher")?)?, &soft)?;
+        return student.train(&labels.examples, &mut objective, io);
+    }
+    let mut objective = Imitation::new(&labels, &soft)?;
     student.train(&labels.examples, &mut objective, io)
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Soft {
+pub struct Soft {
     kd_ratio: f64,
     temperature: f64,
     divergence: String,

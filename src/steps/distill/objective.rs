@@ -2,15 +2,17 @@
 
 use std::ops::Range;
 
-use super::labels::{Labels, Logits};
-use crate::kernels::loss::{Divergence, Soft, Teacher, mix};
+use super::Soft;
+use super::labels::{Labels, width};
+use crate::kernels::loss::{Divergence, Soft as Against, Teacher, mix};
 use crate::model::ModelError;
+use crate::model::decoder::Batch;
 use crate::steps::Failure;
 use crate::steps::train::run::{Objective, not_finite};
 
 pub struct Imitation<'a> {
     labels: &'a Labels,
-    logits: Logits,
+    top_k: usize,
     vocab_size: usize,
     divergence: Divergence,
     temperature: f32,
@@ -24,15 +26,15 @@ pub struct Imitation<'a> {
 }
 
 impl<'a> Imitation<'a> {
-    pub fn new(labels: &'a Labels, divergence: Divergence, temperature: f32, kd_ratio: f32) -> Result<Imitation<'a>, Failure> {
-        let logits = labels.facts.logits.ok_or_else(|| Failure::bug("the labels have no logits".to_string()))?;
+    pub fn new(labels: &'a Labels, soft: &Soft) -> Result<Imitation<'a>, Failure> {
+        let top_k = labels.facts.top_k.ok_or_else(|| Failure::bug("the labels have no logits".to_string()))?;
         Ok(Imitation {
             labels,
-            logits,
+            top_k,
             vocab_size: labels.facts.vocab_size,
-            divergence,
-            temperature,
-            kd_ratio,
+            divergence: soft.divergence()?,
+            temperature: soft.temperature as f32,
+            kd_ratio: soft.kd_ratio as f32,
             rows: Vec::new(),
             bytes: Vec::new(),
             ids: Vec::new(),
@@ -46,7 +48,7 @@ impl<'a> Imitation<'a> {
         self.ids.clear();
         self.values.clear();
         self.log_rest.clear();
-        let width = self.logits.width(self.vocab_size);
+        let width = width(self.top_k);
         let mut next = rows.start;
         while next < rows.end {
             let first = next;
@@ -68,21 +70,16 @@ impl<'a> Imitation<'a> {
     fn row(&mut self, row: &[u8]) {
         let float = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
         let numbers = row.as_chunks::<4>().0;
-        match self.logits {
-            Logits::All => self.values.extend(numbers.iter().map(float)),
-            Logits::Top(k) => {
-                let (ids, rest) = numbers.split_at(k);
-                let (values, log_rest) = rest.split_at(k);
-                self.ids.extend(ids.iter().map(|bytes| u32::from_le_bytes(*bytes)));
-                self.values.extend(values.iter().map(float));
-                self.log_rest.extend(log_rest.iter().map(float));
-            }
-        }
+        let (ids, rest) = numbers.split_at(self.top_k);
+        let (values, log_rest) = rest.split_at(self.top_k);
+        self.ids.extend(ids.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        self.values.extend(values.iter().map(float));
+        self.log_rest.extend(log_rest.iter().map(float));
     }
 }
 
 impl Objective for Imitation<'_> {
-    fn begin(&mut self, examples: &[usize]) -> Result<(), Failure> {
+    fn begin(&mut self, examples: &[usize], _: &Batch) -> Result<(), Failure> {
         self.rows.clear();
         for index in examples {
             let first = self.labels.first_rows[*index];
@@ -93,11 +90,8 @@ impl Objective for Imitation<'_> {
 
     fn loss(&mut self, rows: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError> {
         self.read(rows)?;
-        let teacher = match self.logits {
-            Logits::All => Teacher::Dense(&self.values),
-            Logits::Top(k) => Teacher::TopK { k, ids: &self.ids, logits: &self.values, log_rest: &self.log_rest },
-        };
-        let soft = Soft { teacher, divergence: self.divergence, temperature: self.temperature };
+        let teacher = Teacher::TopK { k: self.top_k, ids: &self.ids, logits: &self.values, log_rest: &self.log_rest };
+        let soft = Against { teacher, divergence: self.divergence, temperature: self.temperature };
         mix(logits, self.vocab_size, targets, &soft, self.kd_ratio, weight, losses).map_err(not_finite)
     }
 }

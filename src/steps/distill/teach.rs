@@ -6,16 +6,20 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::labels::{Facts, Logits, Writer};
+use super::labels::{Facts, Writer, width};
 use crate::kernels::loss::top_k_row;
 use crate::kernels::math::exp64;
-use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Scored, Stored};
+use crate::model::decoder::{Decoder, Keep};
+use crate::model::{Encoder, Example, Generate, Message, Model, ModelError, Stored};
 use crate::steps::dataset::record::{self, Record};
 use crate::steps::train::data;
+use crate::steps::train::run::Rows;
 use crate::steps::{Failure, Io};
 
 /// Cached logits may not fill the disk unawares.
 const MAX_LOGITS: u64 = 16 << 30;
+/// Rows of one pass of the teacher; a longer sequence runs alone.
+const TEACHER_ROWS: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +27,7 @@ pub struct Teaching {
     completions: Completions,
     max_new_tokens: usize,
     max_length: usize,
-    /// Absent if only the completions are wanted; 0 for all logits.
+    /// Absent if only the completions are wanted.
     top_k: Option<usize>,
     temperature: Option<f64>,
 }
@@ -130,23 +134,23 @@ impl Made {
     fn write(&self, teacher: &Model<Stored>, teaching: &Teaching, io: &Io) -> Result<(), Failure> {
         let file = |error| Failure::file("write to", &io.out, &error);
         let vocab_size = teacher.config.vocab_size;
-        let logits = teaching.top_k.map(|k| if k == 0 { Logits::All } else { Logits::Top(k.min(vocab_size)) });
+        let top_k = teaching.top_k.map(|top_k| top_k.min(vocab_size));
         let rows: u64 = self.examples.iter().map(|example| example.scored_tokens() as u64).sum();
-        let size = rows * logits.map_or(0, |logits| logits.width(vocab_size)) as u64 * 4;
+        let size = rows.saturating_mul(top_k.map_or(0, width) as u64 * 4);
         if size > MAX_LOGITS {
             let message = format!("the teacher's logits on {rows} tokens take {size} bytes, over the limit of {MAX_LOGITS}");
-            return Err(Failure::new(message).help("keep fewer of them with `top_k`"));
+            let help = "keep fewer of them with `top_k`, or all without storing them with `top_k = 0`";
+            return Err(Failure::new(message).help(help));
         }
         let mut writer = Writer::create(&io.out).map_err(file)?;
-        let mut mass = 0.0;
-        if let Some(logits) = logits {
-            mass = self.logits(teacher, logits, teaching.temperature.unwrap_or(1.0) as f32, &mut writer, io)?;
+        let mut kept_mass = None;
+        if let Some(top_k) = top_k {
+            kept_mass = Some(self.logits(teacher, top_k, teaching.temperature.unwrap_or(1.0) as f32, &mut writer, io)? / rows as f64);
         }
-        let kept_mass = matches!(logits, Some(Logits::Top(_))).then(|| mass / rows as f64);
         let facts = Facts {
-            format: 1,
+            format: 2,
             vocab_size,
-            logits,
+            top_k,
             examples: self.examples.len() as u64,
             rows,
             unfinished: self.unfinished,
@@ -160,42 +164,72 @@ impl Made {
         Ok(())
     }
 
-    /// The teacher's logits on every scored token, in order; the sum of the kept probabilities.
-    fn logits(&self, teacher: &Model<Stored>, logits: Logits, temperature: f32, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
-        let vocab = teacher.config.vocab_size;
-        let first = |example: &Example| example.scored.first().map_or(1, |scored| scored.start);
-        let k = if let Logits::Top(k) = logits { k } else { 0 };
-        let (mut ids, mut top) = (vec![0; k], vec![0.0; k]);
-        let mut mass = 0.0;
-        let mut outcome = Ok(());
-        let total = self.examples.len() as u64;
-        // A piece at a time, so that a cancelled step ends soon.
-        for (piece, examples) in self.examples.chunks(256).enumerate() {
+    /// The teacher's largest logits on every scored token, in order; the sum of the kept probabilities. Of all logits only those of one piece of the
+    /// head are there at a time.
+    fn logits(&self, teacher: &Model<Stored>, top_k: usize, temperature: f32, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
+        let mut decoder = Decoder::new(&teacher.config)?;
+        let mut piece =
+            Piece { vocab_size: teacher.config.vocab_size, temperature, ids: Vec::new(), logits: Vec::new(), log_rest: Vec::new() };
+        let (mut rows, mut mass, mut next) = (Rows::default(), 0.0, 0);
+        while next < self.examples.len() {
             io.check_cancelled()?;
-            let sequences: Vec<Scored> =
-                examples.iter().map(|example| Scored { tokens: example.tokens.clone(), from: first(example) }).collect();
-            teacher.score(&sequences, &mut |index, rows| {
-                let Some(example) = examples.get(index) else { return };
-                let from = first(example);
-                for token in example.scored.iter().cloned().flatten() {
-                    let row = &rows[(token - from) * vocab..(token - from + 1) * vocab];
-                    let written = if row.iter().any(|logit| !logit.is_finite()) {
-                        Err(Failure::new("the teacher's logits are not finite numbers"))
-                    } else if k == 0 {
-                        writer.all(row).map_err(|error| Failure::file("write to", &io.out, &error))
-                    } else {
-                        let log_rest = top_k_row(row, temperature, &mut ids, &mut top);
-                        mass += kept(&top, temperature, log_rest);
-                        writer.top(&ids, &top, log_rest).map_err(|error| Failure::file("write to", &io.out, &error))
-                    };
-                    if outcome.is_ok() {
-                        outcome = written;
-                    }
+            rows.clear();
+            while let Some(example) = self.examples.get(next) {
+                if rows.batch.rows() > 0 && rows.batch.rows() + example.tokens.len() > TEACHER_ROWS {
+                    break;
                 }
+                rows.push(example);
+                next += 1;
+            }
+            decoder.forward(&teacher.weights, &rows.batch, Keep::Nothing)?;
+            let mut outcome = Ok(());
+            decoder.logits(&teacher.weights, &mut |_, logits| {
+                if outcome.is_ok() {
+                    outcome = piece.write(logits, top_k, writer, io).map(|kept| mass += kept);
+                }
+                Ok(())
             })?;
-            io.progress((piece as u64 * 256 + examples.len() as u64).min(total), total, "examples", "");
+            outcome?;
+            io.progress(next as u64, self.examples.len() as u64, "examples", "");
         }
-        outcome.map(|()| mass)
+        Ok(mass)
+    }
+}
+
+/// The largest logits of some rows.
+struct Piece {
+    vocab_size: usize,
+    temperature: f32,
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    log_rest: Vec<f32>,
+}
+
+impl Piece {
+    /// Writes rows of `top_k`; the sum of their probabilities.
+    fn write(&mut self, logits: &[f32], top_k: usize, writer: &mut Writer, io: &Io) -> Result<f64, Failure> {
+        let (vocab_size, temperature) = (self.vocab_size, self.temperature);
+        let rows = logits.len() / vocab_size;
+        self.ids.resize(rows * top_k, 0);
+        self.logits.resize(rows * top_k, 0.0);
+        self.log_rest.resize(rows, 0.0);
+        let found = self.ids.par_chunks_exact_mut(top_k).zip(self.logits.par_chunks_exact_mut(top_k)).zip(&mut self.log_rest);
+        let finite = found.zip(logits.par_chunks_exact(vocab_size)).all(|(((ids, top), log_rest), row)| {
+            let is_finite = row.iter().all(|logit| logit.is_finite());
+            if is_finite {
+                *log_rest = top_k_row(row, temperature, ids, top);
+            }
+            is_finite
+        });
+        if !finite {
+            return Err(Failure::new("the teacher's logits are not finite numbers"));
+        }
+        let mut mass = 0.0;
+        for ((ids, top), log_rest) in self.ids.chunks_exact(top_k).zip(self.logits.chunks_exact(top_k)).zip(&self.log_rest) {
+            mass += kept(top, temperature, *log_rest);
+            writer.top(ids, top, *log_rest).map_err(|error| Failure::file("write to", &io.out, &error))?;
+        }
+        Ok(mass)
     }
 }
 

@@ -44,9 +44,12 @@ fn only_what_matters_is_in_each_part() {
     assert_eq!(same(json!({"top_k": 4})), ["vocabulary", "", "baseline"]);
     assert_eq!(same(json!({"temperature": 2.0})), ["vocabulary", "baseline"]);
     assert_eq!(same(json!({"completions": "data"})), ["vocabulary", "", "baseline"]);
-    let dense = |temperature| part(&expand(json!({"top_k": 0, "temperature": temperature})), "labels");
-    assert_eq!(dense(1.0), dense(2.0));
     let hard = |changes| part(&expand(changes), "labels");
+    // With the teacher beside the student only its answers are labels.
+    let beside = expand(json!({"top_k": 0, "temperature": 2.0}));
+    assert_eq!(part(&beside, "labels"), hard(json!({"seq_kd": true})));
+    let has_teacher = |parts: &[Part]| parts[2].inputs.iter().any(|port| port.name == "teacher");
+    assert!(has_teacher(&beside) && !has_teacher(&plain) && !has_teacher(&expand(json!({"top_k": 0, "seq_kd": true}))));
     assert_eq!(hard(json!({"seq_kd": true})), hard(json!({"kd_ratio": 0.0, "temperature": 3.0, "top_k": 0})));
     assert_eq!(part(&expand(json!({"divergence": "jsd"})), ""), part(&expand(json!({"divergence": "jsd", "beta": 0.5})), ""));
 }
@@ -138,7 +141,7 @@ fn labels_hold_the_teacher_s_answers_and_its_probabilities() {
     assert!(said.iter().any(|line| line.contains("of the probability")), "{said:?}");
     let teacher = Model::load(&bench.path("teacher")).unwrap();
     let labels = Labels::open(&bench.path("s.labels"), teacher.config.vocab_size).unwrap();
-    assert_eq!(labels.facts.logits, Some(labels::Logits::Top(5)));
+    assert_eq!(labels.facts.top_k, Some(5));
     assert_eq!(labels.facts.examples + labels.facts.unfinished, 81);
     let mut mass = 0.0;
     for (number, example) in labels.examples.iter().enumerate() {
@@ -199,6 +202,27 @@ fn a_resumed_student_ends_with_the_same_bytes() {
     assert!(bench.run(&Distill, &student, &inputs, "r", 7).is_err());
     bench.run(&Distill, &student, &inputs, "r", 0).unwrap();
     assert!(bytes(&bench.path("r")) == bytes(&bench.path("s.")));
+}
+
+/// All logits from labels or from the teacher itself: the same distribution, and the arithmetic differs only in its rounding.
+#[test]
+fn a_teacher_beside_the_student_teaches_what_all_its_logits_teach() {
+    let mut bench = school();
+    let vocab_size = Model::load(&bench.path("teacher")).unwrap().config.vocab_size;
+    let settings = |top_k: usize| json!({"top_k": top_k, "temperature": 2.0, "kd_ratio": 0.7, "max_steps": 40, "learning_rate": 1e-2});
+    run(&bench, settings(0), "beside").unwrap();
+    run(&bench, settings(vocab_size), "labels").unwrap();
+    let (beside, labels) = (validation_loss(&bench, "beside."), validation_loss(&bench, "labels."));
+    assert!((beside - labels).abs() < 1e-3 * labels, "{beside} is not {labels}");
+    run(&bench, settings(1), "one").unwrap();
+    assert!((validation_loss(&bench, "one.") - labels).abs() > 1e-2 * labels);
+    bench.threads = 1;
+    let student = part(&expand(settings(0)), "");
+    let inputs =
+        [("vocabulary", "beside.vocabulary"), ("labels", "beside.labels"), ("teacher", "teacher"), ("validation", "validation.jsonl")];
+    assert!(bench.run(&Distill, &student, &inputs, "resumed", 7).is_err());
+    bench.run(&Distill, &student, &inputs, "resumed", 0).unwrap();
+    assert!(bytes(&bench.path("resumed")) == bytes(&bench.path("beside.")));
 }
 
 #[test]

@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use super::dataset::record;
 use super::io::on_threads;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type};
 use crate::base::files;
 use crate::model::{ChatTemplate, Config, Encoder, Example, Model, Tokenizer, Weights, folder};
 use data::Examples;
-use run::{Job, NextToken, Objective, train};
-use settings::{Training, UNKEYED, memory_bytes, resolve, with_training_fields};
+use run::{Job, Learns, NextToken, Objective, train};
+use settings::{ARCH_FIELD, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
 use state::{Point, State};
 
 #[derive(Debug)]
@@ -29,6 +29,7 @@ static FIELDS: &[Field] = with_training_fields![
         Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
         "What to learn: records with a completion, or texts."
     ),
+    ARCH_FIELD,
 ];
 
 impl Kind for Train {
@@ -78,13 +79,14 @@ impl Kind for Train {
     }
 
     fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
-        let settings: Training = typed(&task.params)?;
+        let (arch, settings) = shaped(&task.params)?;
         on_threads(io, |io| {
             let (tokenizer, chat) = folder::load_encoder(io.one("tokenizer")?)?;
-            let vocab_size = tokenizer.vocab_size();
-            let student = Student { settings: &settings, vocab_size, tokenizer, chat };
+            let config = arch.of(tokenizer.vocab_size(), &tokenizer);
+            let student = Student { settings: &settings, config, tokenizer, chat };
             let found = student.examples("data", io)?;
-            student.train(&found.examples, &mut NextToken { vocab_size }, io)
+            let mut objective = NextToken { vocab_size: student.config.vocab_size };
+            student.train(&found.examples, &mut objective, io)
         })
     }
 }
@@ -92,7 +94,7 @@ impl Kind for Train {
 /// A model to be.
 pub struct Student<'a> {
     pub settings: &'a Training,
-    pub vocab_size: usize,
+    pub config: Config,
     pub tokenizer: Tokenizer,
     pub chat: ChatTemplate,
 }
@@ -114,42 +116,72 @@ impl Student<'_> {
         Ok(found)
     }
 
-    pub fn config(&self) -> Config {
-        let id = |special: &Option<crate::model::tokenizer::Special>| special.as_ref().map(|special| special.id);
-        self.settings.arch.config(self.vocab_size, id(&self.tokenizer.eos), id(&self.tokenizer.bos), id(&self.tokenizer.pad))
+    /// Trains a new model on examples, validates on the port of that name, and writes model and record.
+    pub fn train(self, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<(), Failure> {
+        let weights = Weights::random(&self.config, self.settings.seed)?;
+        let (parameters, layout) = (weights.parameters(), weights.layout.clone());
+        io.say(format!("{parameters} parameters"));
+        let learned = self.learn(Learns::All(weights), examples, objective, io)?;
+        learned.record(parameters, None).write(io)?;
+        self.save(Weights { layout, data: learned.weights }, io)
     }
 
-    /// Trains on examples, validates on the port of that name, and writes model and record.
-    pub fn train(self, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<(), Failure> {
+    /// Writes a model with these weights.
+    pub fn save(self, weights: Weights, io: &Io) -> Result<(), Failure> {
+        let Student { config, tokenizer, chat, .. } = self;
+        Ok(Model { config, weights, tokenizer, chat }.save(&io.out)?)
+    }
+
+    /// Trains on examples and validates on the port of that name.
+    pub fn learn(&self, learns: Learns, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<Learned, Failure> {
         let validation = self.examples("validation", io)?.examples;
-        let config = self.config();
-        let mut weights = Weights::zeros(&config)?;
-        io.say(format!("{} parameters", weights.parameters()));
-        let job = Job { config: &config, settings: self.settings, examples, validation: &validation, objective };
-        let state = train(job, io)?;
-        let record = Record {
+        let job = Job { config: &self.config, learns, settings: self.settings, examples, validation: &validation, objective };
+        let State { step, weights, best, tokens, curve, .. } = train(job, io)?;
+        let (best_step, validation_loss) = (best.as_ref().map_or(step, |best| best.step), best.as_ref().map(|best| best.loss));
+        let weights = best.map_or(weights, |best| best.weights);
+        let (examples, validation_examples) = (examples.len(), validation.len());
+        Ok(Learned { weights, steps: step, best_step, validation_loss, examples, validation_examples, tokens, curve })
+    }
+}
+
+/// What came out of a training: the best weights (of what learned), and how it went.
+pub struct Learned {
+    pub weights: Vec<f32>,
+    steps: u64,
+    best_step: u64,
+    validation_loss: Option<f64>,
+    examples: usize,
+    validation_examples: usize,
+    tokens: u64,
+    curve: Vec<Point>,
+}
+
+impl Learned {
+    /// `trained` of the model's `parameters`, where that is not all of them.
+    pub fn record(&self, parameters: usize, trained: Option<usize>) -> Record {
+        Record {
             format: 1,
-            parameters: weights.parameters(),
-            steps: state.step,
-            best_step: state.best.as_ref().map_or(state.step, |best| best.step),
-            validation_loss: state.best.as_ref().map(|best| best.loss),
-            examples: examples.len(),
-            validation_examples: validation.len(),
-            tokens: state.tokens,
-            curve: state.curve.clone(),
-        };
-        let State { weights: last, best, .. } = state;
-        weights.data = best.map_or(last, |best| best.weights);
-        Model { config, weights, tokenizer: self.tokenizer, chat: self.chat }.save(&io.out)?;
-        record.write(io)
+            parameters,
+            trained,
+            steps: self.steps,
+            best_step: self.best_step,
+            validation_loss: self.validation_loss,
+            examples: self.examples,
+            validation_examples: self.validation_examples,
+            tokens: self.tokens,
+            curve: self.curve.clone(),
+        }
     }
 }
 
 /// `training.json`
 #[derive(Debug, Serialize)]
-struct Record {
+pub struct Record {
     format: u32,
     parameters: usize,
+    /// Those that learned, of an adapter; absent if all did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained: Option<usize>,
     /// Done in all; fewer than `max_steps` if training stopped early.
     steps: u64,
     /// Whose weights were kept.
@@ -164,7 +196,7 @@ struct Record {
 }
 
 impl Record {
-    fn write(&self, io: &Io) -> Result<(), Failure> {
+    pub fn write(&self, io: &Io) -> Result<(), Failure> {
         let path = io.out.join("training.json");
         let text = serde_json::to_string_pretty(self).map_err(|error| Failure::bug(error.to_string()))?;
         files::write_atomic(&path, format!("{text}\n").as_bytes()).map_err(|error| Failure::file("write", &path, &error))

@@ -12,7 +12,7 @@ use crate::kernels::loss::{NotFinite, cross_entropy};
 use crate::kernels::optim::{AdamW, adamw, sum_squares};
 use crate::model::decoder::{Batch, Decoder, Keep};
 use crate::model::weights::Layout;
-use crate::model::{Config, Example, ModelError, Weights};
+use crate::model::{Adapter, Config, Example, ModelError, Weights};
 use crate::steps::{Failure, Io};
 
 /// Rows of one validation pass.
@@ -20,8 +20,8 @@ const VALIDATION_ROWS: usize = 8192;
 
 /// What a model is trained to do with the logits of its examples.
 pub trait Objective {
-    /// The examples of the next batch, in order.
-    fn begin(&mut self, _examples: &[usize]) -> Result<(), Failure> {
+    /// The examples of the next batch, in order, and the batch that they make.
+    fn begin(&mut self, _examples: &[usize], _batch: &Batch) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -41,8 +41,17 @@ impl Objective for NextToken {
     }
 }
 
+/// What a training changes, and where it begins.
+pub enum Learns<'a> {
+    /// All of a model's weights.
+    All(Weights),
+    /// An adapter, beside weights that stay as they are.
+    Adapter(&'a Weights, Adapter),
+}
+
 pub struct Job<'a> {
     pub config: &'a Config,
+    pub learns: Learns<'a>,
     pub settings: &'a Training,
     pub examples: &'a [Example],
     pub validation: &'a [Example],
@@ -51,7 +60,13 @@ pub struct Job<'a> {
 
 /// Trains, from a checkpoint if there is one. The result is the same either way.
 pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
-    let Weights { layout, data } = Weights::random(job.config, job.settings.seed)?;
+    let (frozen, Weights { layout, data }, decoder) = match job.learns {
+        Learns::All(weights) => (None, weights, Decoder::new(job.config)?),
+        Learns::Adapter(base, adapter) => {
+            let decoder = Decoder::with_adapter(job.config, &adapter)?;
+            (Some(base), adapter.weights, decoder)
+        }
+    };
     let parameters = data.len();
     let state = match checkpoint::load(&io.checkpoint, parameters) {
         Ok(Some(state)) => {
@@ -65,7 +80,8 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
         }
     };
     let mut run = Run {
-        decoder: Decoder::new(job.config)?,
+        decoder,
+        frozen,
         gradient: vec![0.0; parameters],
         order: Order::new(job.examples.len(), job.settings.batch_size, job.settings.seed),
         chosen: Vec::with_capacity(job.settings.batch_size),
@@ -73,27 +89,31 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
         note: String::new(),
         layout,
         state,
-        job,
+        config: job.config,
+        settings: job.settings,
+        examples: job.examples,
+        validation: job.validation,
+        objective: job.objective,
     };
     run.steps(io)?;
     Ok(run.state)
 }
 
 /// A batch as the decoder takes it, and the tokens that are to be foretold.
-#[derive(Default)]
-struct Rows {
-    batch: Batch,
-    targets: Vec<u32>,
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub batch: Batch,
+    pub targets: Vec<u32>,
     losses: Vec<f32>,
 }
 
 impl Rows {
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.batch.clear();
         self.targets.clear();
     }
 
-    fn push(&mut self, example: &Example) {
+    pub fn push(&mut self, example: &Example) {
         let last = example.tokens.len().saturating_sub(1);
         for scored in &example.scored {
             self.batch.want(scored.start - 1..scored.end - 1);
@@ -104,8 +124,15 @@ impl Rows {
 }
 
 struct Run<'a> {
-    job: Job<'a>,
+    config: &'a Config,
+    settings: &'a Training,
+    examples: &'a [Example],
+    validation: &'a [Example],
+    objective: &'a mut dyn Objective,
     decoder: Decoder,
+    /// The model's own weights, if only an adapter learns.
+    frozen: Option<&'a Weights>,
+    /// Of what learns.
     layout: Arc<Layout>,
     state: State,
     gradient: Vec<f32>,
@@ -117,7 +144,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn steps(&mut self, io: &Io) -> Result<(), Failure> {
-        let settings = self.job.settings;
+        let settings = self.settings;
         let mut saved = self.state.step;
         while self.state.step < settings.max_steps && !self.is_over() {
             if io.cancel.is_cancelled() && saved < self.state.step {
@@ -140,7 +167,7 @@ impl Run<'_> {
     }
 
     fn is_over(&self) -> bool {
-        let patience = self.job.settings.early_stopping_patience;
+        let patience = self.settings.early_stopping_patience;
         patience > 0 && self.state.stale >= patience
     }
 
@@ -148,20 +175,21 @@ impl Run<'_> {
     fn step(&mut self) -> Result<f64, Failure> {
         let step = self.state.step + 1;
         self.order.batch(step, &mut self.chosen);
-        self.job.objective.begin(&self.chosen)?;
         self.rows.clear();
         for index in &self.chosen {
-            self.rows.push(&self.job.examples[*index]);
+            self.rows.push(&self.examples[*index]);
         }
         let at = |error: ModelError| match error {
             ModelError::NotFinite(what) => diverged(step, &what),
             other => Failure::from(other),
         };
         let Rows { batch, targets, losses } = &mut self.rows;
+        self.objective.begin(&self.chosen, batch)?;
         let weight = 1.0 / targets.len() as f32;
-        let objective = &mut *self.job.objective;
-        self.decoder.forward(&self.state.weights, batch, self.job.settings.keep()).map_err(at)?;
-        let sum = self.decoder.backward(&self.state.weights, batch, &mut self.gradient, &mut |rows, logits| {
+        let objective = &mut *self.objective;
+        let (weights, adapter) = numbers(self.frozen, &self.state.weights);
+        self.decoder.forward_adapted(weights, adapter, batch, self.settings.keep()).map_err(at)?;
+        let sum = self.decoder.backward_adapted(weights, adapter, batch, &mut self.gradient, &mut |rows, logits| {
             losses.resize(rows.len(), 0.0);
             objective.loss(rows.clone(), logits, &targets[rows], weight, losses)?;
             Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
@@ -181,7 +209,7 @@ impl Run<'_> {
 
     /// Clips the gradient by its global norm and lets AdamW take its step. Sums are taken tensor by tensor, in order.
     fn update(&mut self, step: u64) -> Result<(), Failure> {
-        let settings = self.job.settings;
+        let settings = self.settings;
         let mut total = 0.0;
         for tensor in &self.layout.tensors {
             let squares = sum_squares(&self.gradient[tensor.range.clone()]);
@@ -191,10 +219,8 @@ impl Run<'_> {
             total += squares;
         }
         let norm = total.sqrt();
-        if settings.max_grad_norm > 0.0 && norm > settings.max_grad_norm {
-            let scale = (settings.max_grad_norm / norm) as f32;
-            self.gradient.iter_mut().for_each(|g| *g *= scale);
-        }
+        let clipped = settings.max_grad_norm > 0.0 && norm > settings.max_grad_norm;
+        let gradient_scale = if clipped { (settings.max_grad_norm / norm) as f32 } else { 1.0 };
         let State { weights, first, second, .. } = &mut self.state;
         for tensor in &self.layout.tensors {
             let decay = if tensor.shape.len() == 1 { 0.0 } else { settings.weight_decay };
@@ -204,6 +230,7 @@ impl Run<'_> {
                 beta2: settings.adam_beta2 as f32,
                 eps: settings.adam_epsilon as f32,
                 weight_decay: decay as f32,
+                gradient_scale,
             };
             let range = tensor.range.clone();
             let gradient = &self.gradient[range.clone()];
@@ -214,7 +241,7 @@ impl Run<'_> {
 
     /// A point of the curve, with a validation if there is data for one.
     fn point(&mut self, io: &Io) -> Result<(), Failure> {
-        let validation_loss = if self.job.validation.is_empty() { None } else { Some(self.validate()?) };
+        let validation_loss = if self.validation.is_empty() { None } else { Some(self.validate()?) };
         let step = self.state.step;
         if let Some(loss) = validation_loss {
             let best = self.state.best.as_ref().map_or(f64::INFINITY, |best| best.loss);
@@ -233,7 +260,7 @@ impl Run<'_> {
             }
         }
         let loss = self.state.sum / self.state.sum_steps.max(1) as f64;
-        let learning_rate = self.job.settings.schedule().at(step);
+        let learning_rate = self.settings.schedule().at(step);
         self.state.curve.push(Point { step, loss, validation_loss, learning_rate });
         (self.state.sum, self.state.sum_steps) = (0.0, 0);
         let note = validation_loss.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
@@ -244,10 +271,10 @@ impl Run<'_> {
     /// Mean cross-entropy per scored token of the validation examples, in nats.
     fn validate(&mut self) -> Result<f64, Failure> {
         let (mut sum, mut count, mut next) = (0.0, 0u64, 0);
-        let (step, vocab) = (self.state.step, self.job.config.vocab_size);
-        while next < self.job.validation.len() {
+        let (step, vocab) = (self.state.step, self.config.vocab_size);
+        while next < self.validation.len() {
             self.rows.clear();
-            while let Some(example) = self.job.validation.get(next) {
+            while let Some(example) = self.validation.get(next) {
                 if self.rows.batch.rows() > 0 && self.rows.batch.rows() + example.tokens.len() > VALIDATION_ROWS {
                     break;
                 }
@@ -256,8 +283,9 @@ impl Run<'_> {
             }
             let Rows { batch, targets, losses } = &mut self.rows;
             count += targets.len() as u64;
-            self.decoder.forward(&self.state.weights, batch, Keep::Nothing)?;
-            let of = self.decoder.logits(&self.state.weights, &mut |rows, logits| {
+            let (weights, adapter) = numbers(self.frozen, &self.state.weights);
+            self.decoder.forward_adapted(weights, adapter, batch, Keep::Nothing)?;
+            let of = self.decoder.logits(weights, &mut |rows, logits| {
                 losses.resize(rows.len(), 0.0);
                 cross_entropy(logits, vocab, &targets[rows], 0.0, losses).map_err(not_finite)?;
                 sum += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
@@ -269,6 +297,14 @@ impl Run<'_> {
             })?;
         }
         Ok(sum / count as f64)
+    }
+}
+
+/// The model's weights and its adapter's, of which one learns.
+fn numbers<'a>(frozen: Option<&'a Weights>, learned: &'a Vec<f32>) -> (&'a Vec<f32>, &'a [f32]) {
+    match frozen {
+        Some(weights) => (&weights.data, learned),
+        None => (learned, &[]),
     }
 }
 

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::schedule::{Schedule, Shape};
 use crate::model::decoder::Keep;
+use crate::model::tokenizer::{Special, Tokenizer};
 use crate::model::{Activation, Config};
-use crate::steps::{Field, Params, Problem, Type};
+use crate::steps::{Failure, Field, Params, Problem, Type, typed};
 
 pub static ARCH: &[Field] = &[
     Field::required("hidden_size", Type::Int(2, 1 << 17), "Width of the residual stream."),
@@ -32,6 +33,9 @@ pub static ARCH: &[Field] = &[
     Field::default("tie_word_embeddings", Type::Bool, "true", "One matrix for the embedding and the output head."),
 ];
 
+/// The model's shape, for kinds that make one from nothing.
+pub const ARCH_FIELD: Field = Field::required("arch", Type::Table(ARCH), "The model's shape, as in `config.json` of a Llama model.");
+
 /// A kind's own fields, followed by those of every training.
 macro_rules! with_training_fields {
     ($($own:expr),* $(,)?) => {
@@ -42,7 +46,6 @@ macro_rules! with_training_fields {
                 Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
                 "Held-out data. The weights with the lowest loss on it are kept, and training stops early when it no longer falls.",
             ),
-            Field::required("arch", Type::Table(crate::steps::train::settings::ARCH), "The model's shape, as in `config.json` of a Llama model."),
             Field::required("max_steps", Type::Int(1, 1 << 40), "Steps of the optimizer, if training does not stop early."),
             Field::default("batch_size", Type::Int(1, 1 << 20), "64", "Examples of a step."),
             Field::default("learning_rate", Type::Float(0.0, 10.0), "1e-3", "Highest learning rate of AdamW."),
@@ -105,7 +108,6 @@ pub struct Arch {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    pub arch: Arch,
     pub max_steps: u64,
     pub batch_size: usize,
     pub learning_rate: f64,
@@ -140,6 +142,12 @@ impl Training {
 }
 
 impl Arch {
+    /// A model of this shape with a tokenizer's special tokens.
+    pub fn of(&self, vocab_size: usize, tokenizer: &Tokenizer) -> Config {
+        let id = |special: &Option<Special>| special.as_ref().map(|special| special.id);
+        self.config(vocab_size, id(&tokenizer.eos), id(&tokenizer.bos), id(&tokenizer.pad))
+    }
+
     /// A model of this shape. `special` is the token that begins, ends and pads.
     pub fn config(&self, vocab_size: usize, eos: Option<u32>, bos: Option<u32>, pad: Option<u32>) -> Config {
         Config {
@@ -174,20 +182,18 @@ impl Arch {
     }
 }
 
+/// The shape and the settings of a new model's training.
+pub fn shaped(params: &Params) -> Result<(Arch, Training), Failure> {
+    let mut rest = params.clone();
+    let arch = rest.remove("arch").unwrap_or(Value::Null);
+    let arch = serde_json::from_value(arch).map_err(|error| Failure::bug(format!("`arch` and its fields disagree: {error}")))?;
+    Ok((arch, typed(&rest)?))
+}
+
 /// The parameters of a training as its task holds them: what follows from other fields is written out, so that equal trainings have
 /// equal keys however they were written. `own` names the kind's fields, which are left out.
 pub fn resolve(params: &Params, own: &[&str]) -> Result<Params, Vec<Problem>> {
-    let mut params = params.clone();
-    for name in own {
-        params.remove(*name);
-    }
-    let max_steps = params.get("max_steps").and_then(Value::as_u64).unwrap_or(1);
-    let ratio = params.remove("warmup_ratio").and_then(|ratio| ratio.as_f64()).unwrap_or(0.0);
-    let warmup_steps = match params.get("warmup_steps").and_then(Value::as_u64) {
-        Some(steps) => steps.min(max_steps),
-        None => ((ratio * max_steps as f64).ceil() as u64).min(max_steps),
-    };
-    params.insert("warmup_steps".to_string(), warmup_steps.into());
+    let mut params = resolve_schedule(params, own);
     let arch: Arch = arch(&params)?;
     let mut problems = arch.problems();
     let max_length = params.get("max_length").and_then(Value::as_u64).unwrap_or(arch.max_position_embeddings as u64);
@@ -202,6 +208,22 @@ pub fn resolve(params: &Params, own: &[&str]) -> Result<Params, Vec<Problem>> {
         fields.entry("head_dim").or_insert(head_dim.into());
     }
     if problems.is_empty() { Ok(params) } else { Err(problems) }
+}
+
+/// The same for a model whose shape is not known yet.
+pub fn resolve_schedule(params: &Params, own: &[&str]) -> Params {
+    let mut params = params.clone();
+    for name in own {
+        params.remove(*name);
+    }
+    let max_steps = params.get("max_steps").and_then(Value::as_u64).unwrap_or(1);
+    let ratio = params.remove("warmup_ratio").and_then(|ratio| ratio.as_f64()).unwrap_or(0.0);
+    let warmup_steps = match params.get("warmup_steps").and_then(Value::as_u64) {
+        Some(steps) => steps.min(max_steps),
+        None => ((ratio * max_steps as f64).ceil() as u64).min(max_steps),
+    };
+    params.insert("warmup_steps".to_string(), warmup_steps.into());
+    params
 }
 
 fn arch(params: &Params) -> Result<Arch, Vec<Problem>> {

@@ -256,8 +256,8 @@ fn throughput() {
             "max_position_embeddings": 512});
         changed.get_mut("arch").unwrap().as_object_mut().unwrap().append(&mut params(arch));
         let task = Train.expand(&declared(changed, &[])).unwrap().remove(0).task;
-        let settings: Training = typed(&task.params).unwrap();
-        let config = settings.arch.config(vocab, Some(0), Some(0), Some(0));
+        let (arch, settings) = shaped(&task.params).unwrap();
+        let config = arch.config(vocab, Some(0), Some(0), Some(0));
         for threads in [1, 2] {
             let space = tempfile::tempdir().unwrap();
             let cancel = Cancel::default();
@@ -274,7 +274,11 @@ fn throughput() {
             let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
             let mut objective = NextToken { vocab_size: vocab };
             let work = || {
-                train(Job { config: &config, settings: &settings, examples: &examples, validation: &[], objective: &mut objective }, &io)
+                let learns = Learns::All(Weights::random(&config, settings.seed).unwrap());
+                train(
+                    Job { config: &config, learns, settings: &settings, examples: &examples, validation: &[], objective: &mut objective },
+                    &io,
+                )
             };
             let state = pool.install(work).unwrap();
             let (seconds, cpu_seconds) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);

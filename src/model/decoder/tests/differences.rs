@@ -2,9 +2,13 @@
 
 use super::super::super::{Activation, Config, Weights};
 use super::super::{Batch, Decoder, Keep};
-use super::plain::{Shape, Tensors, gelu_tanh, run, silu, soft};
+use super::plain::{Shape, Tensors, run, silu, soft};
 use super::{assert_close, batch, gradient, other, sequence, targets, tiny, untied, weights};
 use crate::kernels::loss::cross_entropy;
+
+fn gelu_tanh(g: f64) -> f64 {
+    0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g)))
+}
 
 pub(super) fn loss(config: &Config, w: &Tensors, batch: &Batch, targets: &[u32]) -> f64 {
     let shape = Shape {

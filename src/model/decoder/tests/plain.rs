@@ -43,10 +43,6 @@ pub fn silu(g: f64) -> f64 {
     g / (1.0 + libm::exp(-g))
 }
 
-pub fn gelu_tanh(g: f64) -> f64 {
-    0.5 * g * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g)))
-}
-
 /// Probabilities of scores.
 pub fn soft(scores: &[f64]) -> Vec<f64> {
     let max = scores.iter().copied().fold(f64::MIN, f64::max);
