@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use slmops::kernels::{AdamW, Divergence, Mat, Teacher, Write, adamw, cross_entropy, distill, isa, matmul, sum_squares};
 use slmops::model::decoder::{Batch, Decoder, Keep};
-use slmops::model::{Config, ModelError, Weights};
+use slmops::model::{Activation, Config, ModelError, Weights};
 
 fn main() {
     let threads = std::env::args().filter_map(|arg| arg.strip_prefix("--threads=").and_then(|n| n.parse().ok())).next();
@@ -100,6 +100,8 @@ fn config(shape: &[usize]) -> Config {
         num_key_value_heads: heads,
         head_dim: d / heads,
         max_position_embeddings: seq,
+        hidden_act: Activation::Silu,
+        sliding_window: None,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
         tie_word_embeddings: false,
@@ -159,14 +161,14 @@ impl Session {
         let vocab = decoder.config.vocab_size;
         if let Some((teacher, weights, theirs)) = teacher {
             theirs.clear();
-            teacher.forward(&weights.data, batch, Keep::Nothing).expect("the teacher's pass");
-            let all = teacher.logits(&weights.data, &mut |_, logits| {
+            teacher.forward(&*weights, batch, Keep::Nothing).expect("the teacher's pass");
+            let all = teacher.logits(&*weights, &mut |_, logits| {
                 theirs.extend_from_slice(logits);
                 Ok(())
             });
             all.expect("the teacher's logits");
         }
-        decoder.forward(&weights.data, batch, Keep::All).expect("a forward pass");
+        decoder.forward(&*weights, batch, Keep::All).expect("a forward pass");
         let finite = |error: slmops::kernels::NotFinite| ModelError::Input(error.to_string());
         let sum = decoder.backward(&weights.data, batch, gradients, &mut |rows, logits| {
             let losses = &mut losses[rows.clone()];
@@ -181,11 +183,7 @@ impl Session {
         });
         *steps += 1;
         let norm = sum_squares(gradients).sqrt();
-        if norm > 1.0 {
-            let scale = (1.0 / norm) as f32;
-            gradients.iter_mut().for_each(|g| *g *= scale);
-        }
-        let rule = AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let rule = AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, gradient_scale: (1.0 / norm.max(1.0)) as f32 };
         adamw(&mut weights.data, gradients, &mut moments.0, &mut moments.1, *steps, &rule);
         sum.expect("a finite loss") / targets.len() as f64
     }

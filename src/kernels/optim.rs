@@ -16,6 +16,8 @@ pub struct AdamW {
     pub beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
+    /// Every gradient is multiplied by it first: below 1 where their norm is clipped.
+    pub gradient_scale: f32,
 }
 
 /// What one step multiplies by, computed in f64 and rounded.
@@ -31,6 +33,7 @@ struct Factors {
     /// 1 / √(1 − beta2^step)
     correction2: f32,
     eps: f32,
+    gradient: f32,
 }
 
 /// One step on parameters `p` with gradients `g`; `m` and `v` are the running moments and `step` counts from 1.
@@ -59,11 +62,13 @@ fn factors(step: u64, cfg: &AdamW) -> Factors {
         step: (-learning_rate / (1.0 - math::pow64(beta1, t))) as f32,
         correction2: (1.0 / (1.0 - math::pow64(beta2, t)).sqrt()) as f32,
         eps: cfg.eps,
+        gradient: cfg.gradient_scale,
     }
 }
 
 #[inline(always)]
 fn update_v<S: Simd>(s: S, p: S::V, g: S::V, m: S::V, v: S::V, f: &Factors) -> (S::V, S::V, S::V) {
+    let g = s.mul(g, s.splat(f.gradient));
     let m = s.fma(s.splat(f.beta1), m, s.mul(s.splat(f.rest1), g));
     let v = s.fma(s.splat(f.beta2), v, s.mul(s.mul(s.splat(f.rest2), g), g));
     let denominator = s.fma(s.sqrt(v), s.splat(f.correction2), s.splat(f.eps));

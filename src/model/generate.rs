@@ -11,6 +11,8 @@ const CACHE_BYTES: usize = 256 << 20;
 const MAX_SLOTS: usize = 128;
 /// Rows of one prefill.
 const PREFILL_ROWS: usize = 4096;
+/// A beginning that all prompts share is read once if it has this many tokens.
+const MIN_SHARED: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generate {
@@ -43,10 +45,13 @@ impl<W: Tensors> Model<W> {
         let longest = order.last().map_or(0, |index| prompts[*index].len());
         let capacity = limit.min(longest.saturating_add(options.max_new_tokens));
         let slots = (CACHE_BYTES / (capacity * Cache::token_bytes(&self.config))).clamp(1, MAX_SLOTS).min(prompts.len());
+        let shared = shared_tokens(prompts);
         let mut run = Run {
             model: self,
             decoder: Decoder::new(&self.config)?,
-            cache: Cache::new(&self.config, slots, capacity),
+            cache: Cache::new(&self.config, slots + usize::from(shared > 0), capacity),
+            shared,
+            holder: slots,
             batch: Batch::default(),
             free: (0..slots).rev().collect(),
             active: Vec::new(),
@@ -54,6 +59,9 @@ impl<W: Tensors> Model<W> {
             slots: Vec::new(),
             max_new_tokens: options.max_new_tokens,
         };
+        if let Some(prompt) = prompts.first().filter(|_| shared > 0) {
+            rayon::scope(|_| run.read_shared(&prompt[..shared]))?;
+        }
         let mut waiting = order.as_slice();
         while !waiting.is_empty() || !run.active.is_empty() {
             // On a worker thread, so that the many small kernels of a token need no way to another thread and back.
@@ -75,6 +83,9 @@ struct Run<'a, W> {
     model: &'a Model<W>,
     decoder: Decoder,
     cache: Cache,
+    /// How many tokens all prompts begin with, and the slot that holds them.
+    shared: usize,
+    holder: usize,
     batch: Batch,
     free: Vec<usize>,
     active: Vec<Active>,
@@ -93,6 +104,13 @@ struct Active {
 }
 
 impl<W: Tensors> Run<'_, W> {
+    /// Reads what all prompts begin with.
+    fn read_shared(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        self.batch.clear();
+        self.batch.push_rest(tokens, 0);
+        self.decoder.prefill(&self.model.weights, &self.batch, &mut self.cache, &[self.holder])
+    }
+
     /// Starts as many of the waiting prompts as there are free slots, once enough are free to make a pass worth its while.
     fn admit<'w>(&mut self, prompts: &[Vec<u32>], waiting: &'w [usize], answers: &mut [Vec<u32>]) -> Result<&'w [usize], ModelError> {
         if !self.active.is_empty() && self.free.len() < (self.free.len() + self.active.len()).div_ceil(4) {
@@ -102,19 +120,24 @@ impl<W: Tensors> Run<'_, W> {
         self.batch.clear();
         self.slots.clear();
         for index in waiting {
-            let prompt = &prompts[*index];
+            let prompt = &prompts[*index][self.shared..];
             if taken > 0 && self.batch.rows() + prompt.len() > PREFILL_ROWS {
                 break;
             }
             let Some(slot) = self.free.pop() else { break };
-            self.batch.push(prompt, prompt.len() - 1..prompt.len());
+            self.batch.push_rest(prompt, self.shared as u32);
             self.slots.push(slot);
             taken += 1;
         }
         if taken == 0 {
             return Ok(waiting);
         }
-        self.decoder.prefill(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
+        if self.shared > 0 {
+            self.slots.iter().for_each(|slot| self.cache.copy(self.holder, *slot, self.shared));
+            self.decoder.advance(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
+        } else {
+            self.decoder.prefill(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
+        }
         self.choose()?;
         let (started, rest) = waiting.split_at(taken);
         for ((index, slot), token) in started.iter().zip(&self.slots).zip(&self.chosen) {
@@ -177,6 +200,18 @@ impl<W: Tensors> Run<'_, W> {
             Ok(())
         })
     }
+}
+
+/// How many tokens all prompts begin with, if reading them once is worth its while. Each prompt keeps at least one token of its own.
+fn shared_tokens(prompts: &[Vec<u32>]) -> usize {
+    let [first, others @ ..] = prompts else { return 0 };
+    if others.is_empty() {
+        return 0;
+    }
+    let most = prompts.iter().map(|prompt| prompt.len() - 1).min().unwrap_or(0);
+    let alike = |prompt: &Vec<u32>| prompt.iter().zip(first).take_while(|(a, b)| a == b).count();
+    let shared = others.iter().map(alike).min().unwrap_or(0).min(most);
+    if shared < MIN_SHARED { 0 } else { shared }
 }
 
 /// The place of the largest number, the first of equals; nothing if one is not finite.
@@ -246,6 +281,24 @@ mod tests {
             assert_eq!(*answer, slowly(&model, prompt, 12));
             assert_eq!(*answer, all(&model, std::slice::from_ref(prompt), 12)[0]);
         }
+    }
+
+    #[test]
+    fn a_shared_beginning_changes_no_answer() {
+        let model = model(None);
+        let beginning: Vec<u32> = (0..30).map(|i| rng::below(7, 0, i, 257) as u32).collect();
+        let prompts: Vec<Vec<u32>> = prompts(150).iter().map(|rest| [beginning.as_slice(), rest].concat()).collect();
+        assert!(shared_tokens(&prompts) >= 30);
+        let answers = all(&model, &prompts, 5);
+        for (prompt, answer) in prompts.iter().zip(&answers).step_by(11) {
+            assert_eq!(*answer, slowly(&model, prompt, 5));
+        }
+        // Equal prompts keep a token of their own; short ones share nothing.
+        assert_eq!(shared_tokens(&[beginning.clone(), beginning.clone()]), 29);
+        assert_eq!(shared_tokens(&[vec![1], beginning.clone()]), 0);
+        let twice = all(&model, &[beginning.clone(), beginning.clone()], 5);
+        assert_eq!(twice[0], slowly(&model, &beginning, 5));
+        assert_eq!(twice[0], twice[1]);
     }
 
     #[test]

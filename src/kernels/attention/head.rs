@@ -68,6 +68,16 @@ impl Head<'_> {
         self.attend(self.q, last..last + 1, std::iter::repeat(last), out);
     }
 
+    /// Queries (one row of `q` each) that stand at the last keys, one after another.
+    pub fn last_queries(&self, out: &mut [&mut [f32]]) {
+        let before = self.k.rows - out.len();
+        for (i, out) in out.chunks_mut(QUERIES).enumerate() {
+            let rows = i * QUERIES..i * QUERIES + out.len();
+            let positions = before + rows.start..before + rows.end;
+            self.attend(self.q.part(rows, 0..self.q.cols), positions.clone(), positions, out);
+        }
+    }
+
     /// The queries at `positions`, all within `reach`; returns the maximum and the denominator of each softmax.
     fn attend(&self, q: Mat, reach: Range<usize>, positions: impl Iterator<Item = usize>, out: &mut [&mut [f32]]) -> Vec<(f32, f32)> {
         let keys = self.keys(&reach);

@@ -151,7 +151,7 @@ impl AttentionShape {
     }
 }
 
-/// One query row (heads × head_dim) at the last of `k.len() / (kv_heads·head_dim)` positions: the bits of that row of [`attention_forward`].
+/// Query rows (heads × head_dim each) at the last of `k.len() / (kv_heads·head_dim)` positions: the bits of those rows of [`attention_forward`].
 #[expect(clippy::too_many_arguments, reason = "the tensors of an attention")]
 pub fn attention_cached(
     heads: usize,
@@ -166,17 +166,27 @@ pub fn attention_cached(
     assert!(kv_heads > 0 && head_dim > 0, "attention_cached: no heads");
     let seq = k.len() / (kv_heads * head_dim);
     let shape = AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window };
-    assert!(q.len() == heads * head_dim && out.len() == q.len() && seq > 0, "attention_cached: shapes of the query disagree");
+    let width = heads * head_dim;
+    let rows = q.len() / width;
+    assert!(
+        q.len() == rows * width && out.len() == q.len() && (1..=seq).contains(&rows),
+        "attention_cached: shapes of the queries disagree"
+    );
     shape.check(&[], &[k, v], &[seq]);
+    let head = |kv, q| {
+        let (k, v) = (shape.view(k, kv_heads, 0, kv, seq), shape.view(v, kv_heads, 0, kv, seq));
+        Head { scale: shape.scale(), window, q, k, v }
+    };
+    if rows > 1 {
+        let mut blocks = columns(out, width, head_dim);
+        blocks.par_iter_mut().enumerate().for_each(|(i, out)| {
+            head(i / shape.group(), Mat::strided(&q[i * head_dim..], rows, head_dim, width)).last_queries(out);
+        });
+        return;
+    }
+    // All queries of a key head at once.
     let group = shape.group() * head_dim;
     for (kv, (q, out)) in q.chunks_exact(group).zip(out.chunks_exact_mut(group)).enumerate() {
-        let head = Head {
-            scale: shape.scale(),
-            window,
-            q: Mat::new(q, shape.group(), head_dim),
-            k: shape.view(k, kv_heads, 0, kv, seq),
-            v: shape.view(v, kv_heads, 0, kv, seq),
-        };
-        head.last_query(&mut out.chunks_exact_mut(head_dim).collect::<Vec<_>>());
+        head(kv, Mat::new(q, shape.group(), head_dim)).last_query(&mut out.chunks_exact_mut(head_dim).collect::<Vec<_>>());
     }
 }

@@ -1,11 +1,13 @@
 //! Rows of x in eight bits: blocks of 32 along k with one scale each, in the order in which tiles read them.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::dot::{Dot, Size, clones};
 use super::formats::Kind;
 use super::words::Words;
-use crate::kernels::isa::LANES;
+use crate::kernels::isa::{Isa, LANES};
 
 /// Values of an activation block.
 pub const BLOCK: usize = 32;
@@ -69,10 +71,10 @@ struct TileMut<'a> {
 
 impl Left {
     /// Takes rows of `cols` values, for a product with weights of that kind.
-    pub fn fill(&mut self, x: &[f32], cols: usize, kind: Kind) {
+    pub fn fill(&mut self, isa: Isa, x: &[f32], cols: usize, kind: Kind) {
         self.rows = x.len() / cols;
         self.cols = cols;
-        most_rows(kind, &mut self.most);
+        most_rows(isa, kind, &mut self.most);
         self.q.resize(x.len() / 4, 0);
         self.d.resize(x.len() / BLOCK, 0.0);
         self.starts.resize(x.len() / BLOCK * 2, 0.0);
@@ -89,10 +91,10 @@ impl Left {
             });
         }
         if rows * cols < 2 * SPLIT_FROM {
-            tiles.iter_mut().for_each(|tile| quantize_tile(cols, kind, tile));
+            tiles.iter_mut().for_each(|tile| quantize_tile(isa, cols, kind, tile));
         } else {
             let tasks = SPLIT_FROM.div_ceil(self.most * cols);
-            tiles.par_chunks_mut(tasks).for_each(|tiles| tiles.iter_mut().for_each(|tile| quantize_tile(cols, kind, tile)));
+            tiles.par_chunks_mut(tasks).for_each(|tiles| tiles.iter_mut().for_each(|tile| quantize_tile(isa, cols, kind, tile)));
         }
     }
 
@@ -104,6 +106,12 @@ impl Left {
     pub fn first_row(&self, tile: usize) -> usize {
         let tiles = self.tiles();
         tile * (self.rows / tiles) + tile.min(self.rows % tiles)
+    }
+
+    /// The tiles that hold those rows, which are whole tiles.
+    pub fn tiles_of(&self, rows: Range<usize>) -> Range<usize> {
+        let tile = |row| (0..self.tiles()).find(|i| self.first_row(*i) >= row).unwrap_or(self.tiles());
+        tile(rows.start)..tile(rows.end)
     }
 
     /// `depth` values of k of a tile, from `first` on; both are whole blocks.

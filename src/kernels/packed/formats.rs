@@ -4,7 +4,7 @@ use super::BlockType;
 use super::dot::{Dot, Size};
 use super::panel::Place;
 use super::words::Words;
-use crate::kernels::isa::Simd;
+use crate::kernels::isa::{LANES, Simd};
 
 /// What a tile has to know of a type.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +48,8 @@ pub trait Format {
     const VALUES: usize;
     const BYTES: usize;
     const KIND: Kind;
-    /// One block of sixteen rows that begin `stride` bytes apart.
-    fn unpack<D: Dot>(d: D, bytes: &[u8], stride: usize, to: Place);
+    /// One block of sixteen rows that begin `stride` bytes apart. Meanwhile as many bytes from `ahead` on, which need not be readable, are asked for.
+    fn unpack<D: Dot>(d: D, bytes: &[u8], stride: usize, ahead: *const u8, to: Place);
 }
 
 macro_rules! formats {
@@ -61,9 +61,9 @@ macro_rules! formats {
             const BYTES: usize = BlockType::$name.block_bytes();
             const KIND: Kind = $kind;
             #[inline(always)]
-            fn unpack<D: Dot>(d: D, bytes: &[u8], stride: usize, to: Place) {
+            fn unpack<D: Dot>(d: D, bytes: &[u8], stride: usize, ahead: *const u8, to: Place) {
                 assert!(to.codes.len() == Self::VALUES / 4);
-                $unpack(d, Rows { s: d.simd(), bytes, stride }, Out { s: d.simd(), to });
+                $unpack(d, Rows { s: d.simd(), bytes, stride, ahead }, Out { s: d.simd(), to });
             }
         }
     )*};
@@ -88,12 +88,22 @@ struct Rows<'a, S> {
     s: S,
     bytes: &'a [u8],
     stride: usize,
+    ahead: *const u8,
 }
 
 impl<S: Words> Rows<'_, S> {
-    /// Sixteen bytes from `at` on, as four vectors.
+    /// Sixteen bytes from `at` on, as four vectors. Requests for what is ahead are spread over these reads: many at once would hold them up.
     #[inline(always)]
     fn columns(&self, at: usize) -> [S::V; 4] {
+        for line in 0..LANES * 16 / 64 {
+            self.s.prefetch_bytes(self.ahead.wrapping_add(LANES * at + 64 * line));
+        }
+        self.head(at)
+    }
+
+    /// The same for what other reads cover too.
+    #[inline(always)]
+    fn head(&self, at: usize) -> [S::V; 4] {
         self.s.columns(&self.bytes[at..], self.stride)
     }
 }
@@ -158,7 +168,7 @@ fn negated<S: Words>(s: S, v: S::V) -> S::V {
 #[inline(always)]
 fn q4_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    out.scale(0, s.half(rows.columns(0)[0]));
+    out.scale(0, s.half(rows.head(0)[0]));
     for (i, v) in rows.columns(2).into_iter().enumerate() {
         out.code(i, low_nibbles(s, v));
         out.code(4 + i, high_nibbles(s, v));
@@ -168,7 +178,7 @@ fn q4_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
 #[inline(always)]
 fn q4_1<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    let head = rows.columns(0)[0];
+    let head = rows.head(0)[0];
     out.scale(0, s.half(head));
     out.min(0, s.half(upper(s, head)));
     for (i, v) in rows.columns(4).into_iter().enumerate() {
@@ -180,7 +190,7 @@ fn q4_1<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
 #[inline(always)]
 fn q5_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    let head = rows.columns(0);
+    let head = rows.head(0);
     out.scale(0, s.half(head[0]));
     let fifth = s.or(upper(s, head[0]), s.shift_left(head[1], 16));
     five_bits(s, fifth, rows.columns(6), &mut out);
@@ -189,7 +199,7 @@ fn q5_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
 #[inline(always)]
 fn q5_1<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    let head = rows.columns(0);
+    let head = rows.head(0);
     out.scale(0, s.half(head[0]));
     out.min(0, s.half(upper(s, head[0])));
     five_bits(s, head[1], rows.columns(8), &mut out);
@@ -206,7 +216,7 @@ fn five_bits<S: Words>(s: S, fifth: S::V, four: [S::V; 4], out: &mut Out<S>) {
 #[inline(always)]
 fn q8_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    out.scale(0, s.half(rows.columns(0)[0]));
+    out.scale(0, s.half(rows.head(0)[0]));
     for half in 0..2 {
         for (i, v) in rows.columns(2 + 16 * half).into_iter().enumerate() {
             out.code(4 * half + i, if D::UNSIGNED { s.flip(v) } else { v });
@@ -217,7 +227,7 @@ fn q8_0<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
 #[inline(always)]
 fn q2k<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    let ends = rows.columns(68)[3];
+    let ends = rows.head(68)[3];
     let (d, min) = (s.half(ends), negated(s, s.half(upper(s, ends))));
     for (i, v) in rows.columns(0).into_iter().enumerate() {
         let (scales, mins) = (low_nibbles(s, v), high_nibbles(s, v));
@@ -319,7 +329,7 @@ fn q5k<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
 #[inline(always)]
 fn q6k<D: Dot>(_d: D, rows: Rows<D::S>, mut out: Out<D::S>) {
     let s = rows.s;
-    let d = s.half(upper(s, rows.columns(194)[3]));
+    let d = s.half(upper(s, rows.head(194)[3]));
     for (i, v) in rows.columns(192).into_iter().enumerate() {
         for j in 0..4 {
             out.scale(4 * i + j, s.mul(d, signed_byte(s, v, j)));

@@ -3,9 +3,8 @@
 use super::activations::BLOCK;
 use super::dot::{Dot, clones};
 use super::formats::{self, Format};
-use super::words::Words;
 use super::{BlockType, SUPER_BLOCK};
-use crate::kernels::isa::LANES;
+use crate::kernels::isa::{Isa, LANES};
 
 /// Vectors of outputs side by side.
 pub const VECTORS: usize = 2;
@@ -53,19 +52,19 @@ impl Panel {
 }
 
 /// Fills the panel from `bytes`, which hold [`STRIPE`] rows of `stride` bytes: `blocks` blocks of the type from block `first` on.
-pub fn fill(ty: BlockType, bytes: &[u8], stride: usize, first: usize, blocks: usize, panel: &mut Panel) {
+pub fn fill(isa: Isa, ty: BlockType, bytes: &[u8], stride: usize, first: usize, blocks: usize, panel: &mut Panel) {
     match ty {
         BlockType::F32 | BlockType::F16 | BlockType::Bf16 => {}
-        BlockType::Q4_0 => q4_0(bytes, stride, first, blocks, panel),
-        BlockType::Q4_1 => q4_1(bytes, stride, first, blocks, panel),
-        BlockType::Q5_0 => q5_0(bytes, stride, first, blocks, panel),
-        BlockType::Q5_1 => q5_1(bytes, stride, first, blocks, panel),
-        BlockType::Q8_0 => q8_0(bytes, stride, first, blocks, panel),
-        BlockType::Q2K => q2k(bytes, stride, first, blocks, panel),
-        BlockType::Q3K => q3k(bytes, stride, first, blocks, panel),
-        BlockType::Q4K => q4k(bytes, stride, first, blocks, panel),
-        BlockType::Q5K => q5k(bytes, stride, first, blocks, panel),
-        BlockType::Q6K => q6k(bytes, stride, first, blocks, panel),
+        BlockType::Q4_0 => q4_0(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q4_1 => q4_1(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q5_0 => q5_0(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q5_1 => q5_1(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q8_0 => q8_0(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q2K => q2k(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q3K => q3k(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q4K => q4k(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q5K => q5k(isa, bytes, stride, first, blocks, panel),
+        BlockType::Q6K => q6k(isa, bytes, stride, first, blocks, panel),
     }
 }
 
@@ -108,10 +107,7 @@ fn fill_as<D: Dot, F: Format>(d: D, bytes: &[u8], stride: usize, first: usize, b
             // What the next stripe will read lies one stripe further on.
             let done = (first * VECTORS + vector * blocks + block) * LANES * F::BYTES;
             let ahead = bytes.as_ptr().wrapping_add(STRIPE * stride + done);
-            for line in (0..LANES * F::BYTES).step_by(64) {
-                d.simd().prefetch_bytes(ahead.wrapping_add(line));
-            }
-            F::unpack(d, &rows[(first + block) * F::BYTES..], stride, place);
+            F::unpack(d, &rows[(first + block) * F::BYTES..], stride, ahead, place);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::dot::{Codes, Dot, Eight, Five, Six, Size, clones};
 use super::formats::Kind;
 use super::panel::{Lines, Panel, VECTORS};
 use crate::kernels::gemm::{CHUNK, Write};
-use crate::kernels::isa::{LANES, Simd};
+use crate::kernels::isa::{Isa, LANES, Simd};
 
 /// One panel and the rows of the result that it adds to.
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub struct Work<'a, 'b> {
 }
 
 /// The products of all tiles with the panel.
-pub fn multiply(kind: Kind, work: &mut Work) {
+pub fn multiply(isa: Isa, kind: Kind, work: &mut Work) {
     match (kind.halves, kind.mins, kind.size) {
-        (false, false, Size::Five | Size::Six) => five(work),
-        (false, true, _) => five_with_mins(work),
-        (false, false, Size::Eight) => eight(work),
-        (true, false, _) => halves(work),
-        (true, true, _) => halves_with_mins(work),
+        (false, false, Size::Five | Size::Six) => five(isa, work),
+        (false, true, _) => five_with_mins(isa, work),
+        (false, false, Size::Eight) => eight(isa, work),
+        (true, false, _) => halves(isa, work),
+        (true, true, _) => halves_with_mins(isa, work),
     }
 }
 
@@ -161,7 +161,7 @@ fn block<D: Dot, C: Class, const ROWS: usize>(
 
 /// Adds to a row of the result what of it there is.
 #[inline(always)]
-fn add<S: Simd>(s: S, row: &mut [f32], sums: &[S::V; VECTORS], write: Write) {
+pub fn add<S: Simd>(s: S, row: &mut [f32], sums: &[S::V; VECTORS], write: Write) {
     let (whole, rest) = row.as_chunks_mut::<LANES>();
     let vectors = whole.len();
     for (v, sum) in sums.iter().enumerate() {

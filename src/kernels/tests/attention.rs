@@ -142,6 +142,24 @@ fn a_cached_query_has_the_bits_of_its_row() {
 }
 
 #[test]
+fn cached_queries_have_the_bits_of_their_rows() {
+    for (seq, window) in [(300, None), (300, Some(7)), (530, Some(300))] {
+        let (heads, kv_heads, d) = (4, 2, 24);
+        let tensors = Tensors::new(1, seq, heads, kv_heads, d, window);
+        let (out, _) = tensors.forward();
+        for count in [2, 63, 64, 65, 200, seq] {
+            let queries = (seq - count) * heads * d..;
+            let rows = everywhere("cached rows", || {
+                let mut rows = vec![f32::NAN; count * heads * d];
+                attention_cached(heads, kv_heads, d, window, &tensors.q[queries.clone()], &tensors.k, &tensors.v, &mut rows);
+                rows
+            });
+            assert_eq!(bits(&rows), bits(&out[queries.clone()]), "the last {count} of {seq}, window {window:?}");
+        }
+    }
+}
+
+#[test]
 fn what_a_query_cannot_see_changes_nothing() {
     let mut tensors = Tensors::new(1, 90, 2, 1, 8, Some(10));
     let (before, _) = tensors.forward();

@@ -93,7 +93,7 @@ fn losses() -> String {
 fn optimizer() -> String {
     let (mut p, g) = (random(2000, 1), random(2000, 2));
     let (mut m, mut v) = (vec![0.0; 2000], vec![0.0; 2000]);
-    let cfg = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let cfg = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, gradient_scale: 1.0 };
     (1..=5).for_each(|step| adamw(&mut p, &g, &mut m, &mut v, step, &cfg));
     digest(&[&p, &m, &v, &[sum_squares(&p) as f32]])
 }

@@ -127,7 +127,7 @@ fn attention() {
 #[test]
 fn adamw_follows_its_formula() {
     let n = 21;
-    let cfg = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let cfg = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, gradient_scale: 1.0 };
     let (mut p, g) = (random(n, 1), random(n, 2));
     let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
     let (mut p64, mut m64, mut v64) = (wide(&p), vec![0.0; n], vec![0.0; n]);

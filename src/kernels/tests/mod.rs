@@ -1,6 +1,7 @@
 //! What the kernels promise together: the same bits everywhere, right gradients, digests that never change.
 
 mod attention;
+mod bounds;
 mod golden;
 mod gradients;
 mod losses;

@@ -148,7 +148,7 @@ fn losses() {
 fn optimizer() {
     for n in [1, 16, 31, 40_007] {
         let (p, g) = (random(n, 1), random(n, 2));
-        let cfg = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let cfg = AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, gradient_scale: 1.0 };
         let all = everywhere("adamw", || {
             let (mut p, mut m, mut v) = (p.clone(), vec![0.0; n], vec![0.0; n]);
             (1..4).for_each(|step| adamw(&mut p, &g, &mut m, &mut v, step, &cfg));

@@ -53,6 +53,14 @@ impl Batch {
         self.starts.push(self.tokens.len());
     }
 
+    /// Adds the tokens of a sequence from position `first` on, those before being in a cache; the last one's next token is asked for.
+    pub fn push_rest(&mut self, tokens: &[u32], first: u32) {
+        self.want(tokens.len().saturating_sub(1)..tokens.len());
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((first..).take(tokens.len()));
+        self.starts.push(self.tokens.len());
+    }
+
     pub fn rows(&self) -> usize {
         self.tokens.len()
     }

@@ -31,6 +31,14 @@ impl Cache {
         2 * 4 * config.num_hidden_layers * config.key_value_size()
     }
 
+    /// Gives slot `to` the first tokens of slot `from`.
+    pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
+        let (stride, length) = (self.capacity * self.width(), tokens * self.width());
+        for layer in self.keys.iter_mut().chain(&mut self.values) {
+            layer.copy_within(from * stride..from * stride + length, to * stride);
+        }
+    }
+
     fn width(&self) -> usize {
         self.heads.kv_heads * self.heads.head_dim
     }
@@ -49,9 +57,9 @@ impl Decoder {
         self.forward_with(weights, &[], batch, Keep::Nothing, &mut Prefill { starts: &batch.starts, cache, slots })
     }
 
-    /// Runs one further token of each sequence (a batch of [`Batch::push_next`]).
+    /// Runs further tokens of each sequence, whose earlier ones are in its slot (a batch of [`Batch::push_next`] and [`Batch::push_rest`]).
     pub fn advance(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
-        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { positions: &batch.positions, cache, slots })
+        self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { batch, cache, slots })
     }
 }
 
@@ -73,7 +81,7 @@ impl Attend for Prefill<'_> {
 }
 
 struct Advance<'a> {
-    positions: &'a [u32],
+    batch: &'a Batch,
     cache: &'a mut Cache,
     slots: &'a [usize],
 }
@@ -81,18 +89,19 @@ struct Advance<'a> {
 impl Attend for Advance<'_> {
     fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], _: &mut [f32]) {
         let Heads { heads, kv_heads, head_dim, window } = self.cache.heads;
-        let (width, capacity) = (self.cache.width(), self.cache.capacity);
-        for ((k, v), (slot, position)) in k.chunks_exact(width).zip(v.chunks_exact(width)).zip(self.slots.iter().zip(self.positions)) {
-            self.cache.store(layer, *slot, *position as usize, k, v);
+        let (width, size, capacity) = (self.cache.width(), heads * head_dim, self.cache.capacity);
+        let mut tasks = Vec::with_capacity(self.slots.len());
+        let mut rest = out;
+        for (rows, slot) in self.batch.starts.windows(2).zip(self.slots) {
+            let (rows, position) = (rows[0]..rows[1], self.batch.positions[rows[0]] as usize);
+            self.cache.store(layer, *slot, position, &k[rows.start * width..rows.end * width], &v[rows.start * width..rows.end * width]);
+            let keys = slot * capacity * width..(slot * capacity + position + rows.len()) * width;
+            let out = rest.split_off_mut(..rows.len() * size).unwrap_or_default();
+            tasks.push((&q[rows.start * size..rows.end * size], keys, out));
         }
-        let (keys, values) = (&self.cache.keys[layer], &self.cache.values[layer]);
-        let size = heads * head_dim;
-        out.par_chunks_exact_mut(size).zip(q.par_chunks_exact(size)).zip(self.slots).zip(self.positions).for_each(
-            |(((out, q), slot), position)| {
-                let start = slot * capacity * width;
-                let end = start + (*position as usize + 1) * width;
-                attention_cached(heads, kv_heads, head_dim, window, q, &keys[start..end], &values[start..end], out);
-            },
-        );
+        let (all_keys, values) = (&self.cache.keys[layer], &self.cache.values[layer]);
+        tasks.into_par_iter().for_each(|(q, keys, out)| {
+            attention_cached(heads, kv_heads, head_dim, window, q, &all_keys[keys.clone()], &values[keys], out);
+        });
     }
 }

@@ -7,7 +7,7 @@ use crate::kernels::rope::{Rope, Turn, rope, rope_neighbours};
 
 use super::super::{Activation, ModelError};
 use super::places::{LayerPlaces, Place};
-use super::{Batch, Config, Decoder, Front, Keep, Kept, Pairs, Tail, Tensors, Work, attention, room, take_rows};
+use super::{Batch, Config, Decoder, Front, Keep, Kept, Pairs, Tail, Tensors, Work, attention, copy, room, take_rows};
 
 /// How a layer attends: from its queries, keys and values to `out` and, for a backward pass, `lse`.
 pub(super) trait Attend {
@@ -153,7 +153,7 @@ impl Tail {
         for (buffer, width) in [(&mut *middle, d), (&mut *normed2, d), (&mut *inv2, 1), (&mut *gate, ff), (&mut *up, ff), (&mut *glu, ff)] {
             room(buffer, rows, width);
         }
-        middle.copy_from_slice(x);
+        copy(x, middle);
         numbers.linear(&places.o, out, middle, Write::Add, low);
         rms_forward(middle, numbers.weights.vector(&places.norm2), config.rms_norm_eps, normed2, inv2);
         numbers.linear(&places.gate, normed2, gate, Write::Set, low);
@@ -167,7 +167,7 @@ impl Tail {
     /// The layer's output.
     fn finish(&self, numbers: Numbers, places: &LayerPlaces, y: &mut Vec<f32>, low: &mut Vec<f32>) {
         room(y, self.inv2.len(), numbers.config.hidden_size);
-        y.copy_from_slice(&self.middle);
+        copy(&self.middle, y);
         numbers.linear(&places.down, &self.glu, y, Write::Add, low);
     }
 }

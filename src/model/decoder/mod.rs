@@ -17,6 +17,8 @@ mod tests;
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::kernels::gemm::{Mat, Write, matmul};
 use crate::kernels::rope::Rope;
 
@@ -187,6 +189,12 @@ fn linear(x: &[f32], inputs: usize, weight: &[f32], outputs: usize, y: &mut [f32
 /// Room for `rows` × `width`; what it held is of no use. Allocates only when it has never been so large.
 fn room(buffer: &mut Vec<f32>, rows: usize, width: usize) {
     buffer.resize(rows * width, 0.0);
+}
+
+/// Copies all, on all threads.
+fn copy(from: &[f32], to: &mut [f32]) {
+    const PIECE: usize = 1 << 16;
+    to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// Copies rows by number.

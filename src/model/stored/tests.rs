@@ -101,10 +101,15 @@ fn quantized_rows_do_not_depend_on_their_company() {
     for ty in [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K, BlockType::Q6K] {
         let stored = Model::open(&save_gguf(&model, ty, space.path())).unwrap();
         let (all_logits, all_answers) = (logits(&stored, &prompts), answers(&stored, &prompts));
+        // Those that share a beginning have it read once.
+        let beginning: Vec<u32> = (0..20).map(|i| rng::below(3, 0, i, 257) as u32).collect();
+        let longer: Vec<Vec<u32>> = prompts.iter().map(|prompt| [beginning.as_slice(), prompt].concat()).collect();
+        let longer_answers = answers(&stored, &longer);
         for (i, prompt) in prompts.iter().enumerate().step_by(5) {
             let alone = std::slice::from_ref(prompt);
             assert!(all_logits[i] == logits(&stored, alone)[0], "{ty}: prompt {i}");
             assert_eq!(all_answers[i], answers(&stored, alone)[0], "{ty}: prompt {i}");
+            assert_eq!(longer_answers[i], answers(&stored, &longer[i..=i])[0], "{ty}: longer prompt {i}");
         }
         let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         for threads in [1, 3] {

@@ -219,10 +219,8 @@ impl Run<'_> {
             total += squares;
         }
         let norm = total.sqrt();
-        if settings.max_grad_norm > 0.0 && norm > settings.max_grad_norm {
-            let scale = (settings.max_grad_norm / norm) as f32;
-            self.gradient.iter_mut().for_each(|g| *g *= scale);
-        }
+        let clipped = settings.max_grad_norm > 0.0 && norm > settings.max_grad_norm;
+        let gradient_scale = if clipped { (settings.max_grad_norm / norm) as f32 } else { 1.0 };
         let State { weights, first, second, .. } = &mut self.state;
         for tensor in &self.layout.tensors {
             let decay = if tensor.shape.len() == 1 { 0.0 } else { settings.weight_decay };
@@ -232,6 +230,7 @@ impl Run<'_> {
                 beta2: settings.adam_beta2 as f32,
                 eps: settings.adam_epsilon as f32,
                 weight_decay: decay as f32,
+                gradient_scale,
             };
             let range = tensor.range.clone();
             let gradient = &self.gradient[range.clone()];

@@ -65,11 +65,16 @@ impl Codes for Eight {
     const SIZE: Size = Size::Eight;
 }
 
-/// Defines functions whose body is generic over [`Dot`]: one clone for each instruction set, chosen at every call. As `isa::clones!`.
+/// Defines functions whose body is generic over [`Dot`]: one clone for each instruction set. As `isa::clones!`, but the set comes first among the arguments: the parts of one
+/// product depend on each other's layout, so the choice is made once for all of them.
+///
+/// # Panics
+/// If the processor lacks the instruction set.
 macro_rules! clones {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident<$D:ident>($d:ident $(, $arg:ident : $ty:ty)* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) {
+        $vis fn $name(isa: $crate::kernels::isa::Isa, $($arg: $ty),*) {
+            assert!(isa.is_available());
             #[inline(always)]
             fn body<$D: $crate::kernels::packed::dot::Dot>($d: $D, $($arg: $ty),*) $body
             #[cfg(target_arch = "x86_64")]
@@ -87,8 +92,8 @@ macro_rules! clones {
             fn avx2(d: $crate::kernels::packed::dot::avx2::Pairs, $($arg: $ty),*) {
                 body(d, $($arg),*);
             }
-            match $crate::kernels::isa::current() {
-                // SAFETY: `current` returns an instruction set only if this processor has it.
+            match isa {
+                // SAFETY: that the processor has the instruction set was asserted above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::isa::Isa::Vnni => unsafe { vnni($crate::kernels::packed::dot::avx512::Vnni::new(), $($arg),*) },
                 // SAFETY: as above.
