@@ -11,10 +11,9 @@ use slmops::kernels::{AdamW, Divergence, NotFinite, Teacher, Write, adamw, cross
 use slmops::model::decoder::{Batch, Decoder, Keep};
 use slmops::model::{Activation, ChatTemplate, Config, Generate, Model, ModelError, Scored, Tokenizer, Weights, bpe, gguf, quant};
 
-/// Name and digest of each result. `space` is an empty folder.
-pub fn all(space: &Path) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut add = |name: &str, bytes: &[u8]| found.push((name.to_string(), Digest::of(bytes).to_string()));
+/// Tells `each` the name and the digest of each result. `space` is an empty folder.
+pub fn all(space: &Path, each: &mut dyn FnMut(&str, Digest)) {
+    let mut add = |name: &str, bytes: &[u8]| each(name, Digest::of(bytes));
     let tokenizer = tokenizer();
     add("tokenizer", tokenizer.json());
     let model = trained(tokenizer);
@@ -39,7 +38,6 @@ pub fn all(space: &Path) -> Vec<(String, String)> {
         add(&format!("{ty} answers"), &answers);
         add(&format!("{ty} scores"), &scores);
     }
-    found
 }
 
 fn random(len: usize, stream: u64) -> Vec<f32> {

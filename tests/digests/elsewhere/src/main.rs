@@ -5,7 +5,5 @@ mod work;
 
 fn main() {
     let space = std::env::args_os().nth(1).expect("an empty folder");
-    for (name, digest) in work::all(space.as_ref()) {
-        println!("{digest} {name}");
-    }
+    work::all(space.as_ref(), &mut |name, digest| println!("{digest} {name}"));
 }
