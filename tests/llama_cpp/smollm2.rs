@@ -8,7 +8,6 @@ use slmops::model::{Model, Scored, Stored};
 
 use super::answers_agree;
 
-#[expect(dead_code, reason = "the gradients' judge needs more of it")]
 #[path = "../../src/model/decoder/tests/plain.rs"]
 mod plain;
 
