@@ -1,7 +1,7 @@
 //! Products with packed weights on one thread, in the shapes of SmolLM2-135M: `cargo bench --bench packed [-- TYPE…]`.
 //!
-//! For every type and 1, 8, 128 and 512 rows of x it prints thousand million operations a second (a multiplication and an addition are two) and their share of what the
-//! processor can do at most; for one row also the bytes of weights read a second. Weights are many enough not to stay in the caches near the core. The best of
+//! For every type and 1, 8, 128 and 512 rows of x it prints thousand million operations a second (a multiplication and an addition are two), their share of what the
+//! processor can do at most, and the bytes of weights that are read a second. Weights are many enough not to stay in the caches near the core. The best of
 //! several rounds counts: what else the machine does can only make a round slower.
 
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use slmops::kernels::isa::{self, Isa};
 use slmops::kernels::{BlockType, Packed, Write, matmul_packed, rng};
 
 /// Inputs, outputs, and how many such matrices SmolLM2-135M has; the last one is its head.
-const SHAPES: [(usize, usize, usize); 5] = [(576, 576, 60), (576, 192, 60), (576, 1536, 60), (1536, 576, 30), (576, 49152, 1)];
+const SHAPES: [(usize, usize, u32); 5] = [(576, 576, 60), (576, 192, 60), (576, 1536, 60), (1536, 576, 30), (576, 49152, 1)];
 
 /// Bytes of weights that one product after the other reads before the first comes again.
 const ROTATION: usize = 48 << 20;
@@ -24,33 +24,23 @@ fn main() {
 }
 
 fn one_type(ty: BlockType) {
-    let bytes_peak = ty.block_values() > 1;
-    let peak = if bytes_peak { peaks::bytes() } else { peaks::floats() };
-    println!("{ty} on {:?}, at most {peak:.0} Gop/s with {}", isa::current(), if bytes_peak { "bytes" } else { "floats" });
+    let quantized = ty.block_values() > 1;
+    let peak = if quantized { peaks::bytes() } else { peaks::floats() };
+    println!("{ty} on {:?}, at most {peak:.0} Gop/s with {}", isa::current(), if quantized { "bytes" } else { "floats" });
     for m in [1, 8, 128, 512] {
         let (mut layers, mut head) = (0.0, 0.0);
         for (k, n, count) in SHAPES {
-            if !k.is_multiple_of(ty.block_values()) {
-                // K blocks hold 256 values, and 576 is no multiple: such tensors are stored in another type. 512 stands in.
-                let k = k / 256 * 256;
-                report(ty, m, k, n, count, peak, &mut layers, &mut head);
-            } else {
-                report(ty, m, k, n, count, peak, &mut layers, &mut head);
-            }
+            // K blocks hold 256 values, and 576 is no multiple: such tensors are stored in another type. 512 stands in.
+            let k = k / ty.block_values() * ty.block_values();
+            let seconds = measure(ty, m, k, n);
+            let rate = 2.0 * (m * k * n) as f64 / seconds / 1e9;
+            let read = ty.bytes_for(k * n).expect("whole blocks") as f64 / seconds / 1e9;
+            println!("  m {m:>3} {k:>4}→{n:<5} {rate:>6.1} Gop/s {:>5.1} %, {read:>4.1} GB/s", rate / peak * 100.0);
+            *(if count == 1 { &mut head } else { &mut layers }) += seconds * f64::from(count);
         }
         let (layers, all) = (m as f64 / layers, m as f64 / (layers + head));
         println!("  m {m:>3}: {layers:.0} tokens/s for the layers' products, {all:.0} with the head");
     }
-}
-
-#[expect(clippy::too_many_arguments, reason = "a line of a table")]
-fn report(ty: BlockType, m: usize, k: usize, n: usize, count: usize, peak: f64, layers: &mut f64, head: &mut f64) {
-    let seconds = measure(ty, m, k, n);
-    let rate = 2.0 * (m * k * n) as f64 / seconds / 1e9;
-    let size = ty.bytes_for(k * n).expect("whole blocks") as f64;
-    let read = if m == 1 { format!(", {:.1} GB/s", size / seconds / 1e9) } else { String::new() };
-    println!("  m {m:>3} {k:>4}→{n:<5} {rate:>6.1} Gop/s {:>5.1} %{read}", rate / peak * 100.0);
-    *(if n > 10_000 { head } else { layers }) += seconds * count as f64;
 }
 
 fn measure(ty: BlockType, m: usize, k: usize, n: usize) -> f64 {
