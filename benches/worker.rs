@@ -183,7 +183,14 @@ impl Session {
         });
         *steps += 1;
         let norm = sum_squares(gradients).sqrt();
-        let rule = AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, gradient_scale: (1.0 / norm.max(1.0)) as f32 };
+        let rule = AdamW {
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            gradient_scale: (1.0 / norm.max(1.0)) as f32,
+        };
         adamw(&mut weights.data, gradients, &mut moments.0, &mut moments.1, *steps, &rule);
         sum.expect("a finite loss") / targets.len() as f64
     }

@@ -114,7 +114,9 @@ fn packed_products() {
 #[test]
 fn attention() {
     at_the_edge(|side| {
-        for (seq, heads, kv_heads, head_dim, window) in [(1, 1, 1, 2, None), (65, 2, 1, 10, None), (90, 4, 2, 16, Some(7)), (19, 1, 1, 33, None)] {
+        for (seq, heads, kv_heads, head_dim, window) in
+            [(1, 1, 1, 2, None), (65, 2, 1, 10, None), (90, 4, 2, 16, Some(7)), (19, 1, 1, 33, None)]
+        {
             let shape = AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window };
             let (wide, narrow) = (seq * heads * head_dim, seq * kv_heads * head_dim);
             let (q, k, v) = (guarded(wide, 1, side), guarded(narrow, 2, side), guarded(narrow, 3, side));
