@@ -271,10 +271,10 @@ fn a_trained_models_answers_agree() {
     run(space.path(), "tokenizer", words, &[("data", &vendor)], "words");
     let training = json!({
         "arch": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 160,
-            "max_position_embeddings": 256, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true},
+            "max_position_embeddings": 256, "hidden_act": "silu", "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true},
         "max_steps": 600, "batch_size": 64, "learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 30,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "adam_beta1": 0.9, "adam_beta2": 0.99, "adam_epsilon": 1e-8,
-        "eval_steps": 50, "early_stopping_patience": 0, "checkpoint_steps": 1000, "seed": 1, "max_length": 256,
+        "eval_steps": 50, "early_stopping_patience": 0, "checkpoint_steps": 1000, "gradient_checkpointing": false, "seed": 1, "max_length": 256,
     });
     run(space.path(), "train", training, &[("tokenizer", "words"), ("data", &vendor)], "model");
     let records = record::read(&[seen.into()]).expect("the example's records");
