@@ -22,6 +22,11 @@ fn here() -> String {
     lines
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own switch, not the product's")]
+fn updating() -> bool {
+    std::env::var("UPDATE").is_ok_and(|value| value == "1")
+}
+
 fn assert_golden(found: &str, where_from: &str) {
     let golden = golden();
     for (found, expected) in found.lines().zip(golden.lines()) {
@@ -32,7 +37,7 @@ fn assert_golden(found: &str, where_from: &str) {
 
 #[test]
 fn on_every_instruction_set_and_number_of_threads() {
-    if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
+    if updating() {
         std::fs::write(GOLDEN, here()).expect("the digests");
     }
     for threads in [1, 2, 3, 5] {
