@@ -8,7 +8,7 @@ use super::train::Student;
 use super::train::run::{Learns, NextToken};
 use super::train::settings::{Training, UNKEYED, resolve_schedule, with_training_fields};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
-use crate::model::{Adapter, Lora, Model, Weights};
+use crate::model::{Adapter, Lora, Model};
 
 #[derive(Debug)]
 pub struct Finetune;
@@ -132,14 +132,8 @@ fn finetune(params: &Params, io: &Io) -> Result<(), Failure> {
     let student = Student { settings: &settings, config, tokenizer, chat };
     let examples = student.examples("data", io)?.examples;
     let mut objective = NextToken { vocab_size: student.config.vocab_size };
+    let Some(lora) = own.lora else { return student.train_from(weights, &examples, &mut objective, io) };
     let parameters = weights.parameters();
-    let Some(lora) = own.lora else {
-        io.say(format!("{parameters} parameters"));
-        let layout = weights.layout.clone();
-        let learned = student.learn(Learns::All(weights), &examples, &mut objective, io)?;
-        learned.record(parameters, None).write(io)?;
-        return student.save(Weights { layout, data: learned.weights }, io);
-    };
     let mut adapter = Adapter::random(&student.config, lora, settings.seed)?;
     let trained = adapter.weights.parameters();
     io.say(format!("{trained} parameters beside the model's {parameters}"));

@@ -119,6 +119,11 @@ impl Student<'_> {
     /// Trains a new model on examples, validates on the port of that name, and writes model and record.
     pub fn train(self, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<(), Failure> {
         let weights = Weights::random(&self.config, self.settings.seed)?;
+        self.train_from(weights, examples, objective, io)
+    }
+
+    /// The same from these weights on.
+    pub fn train_from(self, weights: Weights, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<(), Failure> {
         let (parameters, layout) = (weights.parameters(), weights.layout.clone());
         io.say(format!("{parameters} parameters"));
         let learned = self.learn(Learns::All(weights), examples, objective, io)?;
