@@ -52,7 +52,7 @@ pub fn columns_of_a<S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Ite
             width += next;
         }
         for p in 0..k {
-            ask_for(s, a, p + AHEAD, first, width);
+            ask_for(s, to_come(a, p, first, width));
             let mut row = &a.row(p)[first..];
             for (height, panel) in panels.iter_mut().take_while(|(height, _)| *height > 0) {
                 let to = &mut panel[p * *height..];
@@ -68,13 +68,19 @@ pub fn columns_of_a<S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Ite
     }
 }
 
-/// Asks for a part of a stored row.
+/// Asks for the cache lines of a part of a row; if it does not begin with a line it ends in one more.
 #[inline(always)]
-fn ask_for<S: Simd>(s: S, from: &Mat, row: usize, first: usize, width: usize) {
-    if row < from.rows {
-        let row = &from.row(row)[first..];
-        row[..row.len().min(width)].iter().step_by(LANES).for_each(|x| s.prefetch(x));
+pub fn ask_for<S: Simd>(s: S, part: &[f32]) {
+    for x in part.iter().step_by(LANES).chain(part.last()) {
+        s.prefetch(x);
     }
+}
+
+/// A part of the row that packing comes to after [`AHEAD`] others.
+#[inline(always)]
+fn to_come<'a>(from: &Mat<'a>, row: usize, first: usize, width: usize) -> &'a [f32] {
+    let row = if row + AHEAD < from.rows { from.row(row + AHEAD) } else { &[] };
+    &row[first.min(row.len())..row.len().min(first + width)]
 }
 
 /// Columns `first ..` of B for one chunk of k, at most `panels` panels of at most `vectors` lines for each k, panel after panel;
@@ -94,7 +100,7 @@ pub fn panels_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, panels: usize
         return;
     }
     for p in 0..k {
-        ask_for(s, b, p + AHEAD, first, lines * LANES);
+        ask_for(s, to_come(b, p, first, lines * LANES));
         let row = &b.row(p)[first..];
         let mut values = row[..row.len().min(lines * LANES)].chunks(vectors * LANES);
         for panel in to.chunks_mut(k * vectors) {

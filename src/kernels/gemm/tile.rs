@@ -1,7 +1,7 @@
 //! A few rows times a few vectors of columns of the result, held in registers while one chunk of k goes by.
 
 use super::Write;
-use super::pack::Line;
+use super::pack::{Line, ask_for};
 use crate::kernels::isa::{LANES, Simd};
 
 /// Steps of k between two requests for a row of the result: 14 rows in 256 steps.
@@ -89,7 +89,7 @@ fn by_rows<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
     assert!(rows.len() >= (HEIGHT - 1) * stride + b.len());
     for (i, b) in b.chunks(STRETCH).enumerate() {
-        ask_for(s, c.get(i), first, VECTORS);
+        ask_for(s, part(c.get(i), first, VECTORS));
         for (p, b) in b.iter().enumerate() {
             let b = lines(s, b);
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -115,7 +115,7 @@ fn by_columns<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
     let (columns, _) = columns.as_chunks::<HEIGHT>();
     for (i, (columns, b)) in columns.chunks(STRETCH).zip(b.chunks(STRETCH)).enumerate() {
-        ask_for(s, c.get(i), first, VECTORS);
+        ask_for(s, part(c.get(i), first, VECTORS));
         for (a, b) in columns.iter().zip(b) {
             let b = lines(s, b);
             for (sums, a) in sums.iter_mut().zip(a) {
@@ -129,13 +129,10 @@ fn by_columns<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     sums
 }
 
-/// Asks for some vectors of a row; if they do not begin with a cache line they end in one more.
+/// The columns that a tile writes of a row, if there is that row.
 #[inline(always)]
-fn ask_for<S: Simd>(s: S, row: Option<&&mut [f32]>, first: usize, vectors: usize) {
-    let part = row.map_or(&[][..], |row| &row[first..row.len().min(first + vectors * LANES)]);
-    for x in part.iter().step_by(LANES).chain(part.last()) {
-        s.prefetch(x);
-    }
+fn part<'a>(row: Option<&'a &mut [f32]>, first: usize, vectors: usize) -> &'a [f32] {
+    row.map_or(&[], |row| &row[first..row.len().min(first + vectors * LANES)])
 }
 
 #[inline(always)]
