@@ -159,14 +159,8 @@ impl Session {
         let Session { decoder, weights, gradients, moments, batch, targets, losses, teacher, steps } = self;
         let weight = 1.0 / targets.len() as f32;
         let vocab = decoder.config.vocab_size;
-        if let Some((teacher, weights, theirs)) = teacher {
-            theirs.clear();
+        if let Some((teacher, weights, _)) = teacher {
             teacher.forward(&*weights, batch, Keep::Nothing).expect("the teacher's pass");
-            let all = teacher.logits(&*weights, &mut |_, logits| {
-                theirs.extend_from_slice(logits);
-                Ok(())
-            });
-            all.expect("the teacher's logits");
         }
         decoder.forward(&*weights, batch, Keep::All).expect("a forward pass");
         let finite = |error: slmops::kernels::NotFinite| ModelError::Input(error.to_string());
@@ -174,8 +168,8 @@ impl Session {
             let losses = &mut losses[rows.clone()];
             match teacher {
                 None => cross_entropy(logits, vocab, &targets[rows], weight, losses).map_err(finite)?,
-                Some((_, _, theirs)) => {
-                    let theirs = &theirs[rows.start * vocab..rows.end * vocab];
+                Some((teacher, weights, theirs)) => {
+                    teacher.logits_of(&*weights, rows, theirs);
                     distill(logits, vocab, &Teacher::Dense(theirs), Divergence::ForwardKl, 2.0, weight, losses).map_err(finite)?;
                 }
             }

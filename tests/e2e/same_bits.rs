@@ -72,7 +72,7 @@ fn with_another_cache_geometry() {
     space.write("fake/size", "128K\n");
     space.write("fake/ways_of_associativity", "4\n");
     let script = format!(
-        "for f in size ways_of_associativity; do for c in /sys/devices/system/cpu/cpu*/cache/index0; do mount --bind fake/$f $c/$f || exit 99; done; done
+        "for f in size ways_of_associativity; do for c in /sys/devices/system/cpu/cpu*/cache/index[01]; do mount --bind fake/$f $c/$f || exit 99; done; done
         grep -q 128K {geometry}/size || exit 98
         exec \"$@\""
     );
