@@ -19,7 +19,7 @@ pub fn script(name: &str) -> PathBuf {
 #[test]
 fn transformers_gives_the_same_logits_tokens_and_prompts() {
     let python = peers().join("venv/bin/python");
-    assert!(peers().join("venv/.done-torch").exists(), "PEER MISSING: transformers; run: bash tests/peers/install.sh");
+    assert!(peers().join("venv/.done-torch-2").exists(), "PEER MISSING: transformers; run: bash tests/peers/install.sh");
     let space = Space::with_project();
     let student = "[distill.student]\nteacher = \"tiny\"\ndata = \"commands\"\nmax_steps = 40\n\
         arch = { hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2, intermediate_size = 96 }\n\n[quantize.small]";

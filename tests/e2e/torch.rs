@@ -148,7 +148,7 @@ fn judge(folder: &Path, name: &str) {
 
 #[test]
 fn pytorch_in_f64_gives_the_same_gradients_and_steps() {
-    assert!(peers().join("venv/.done-torch").exists(), "PEER MISSING: torch; run: bash tests/peers/install.sh");
+    assert!(peers().join("venv/.done-torch-2").exists(), "PEER MISSING: torch; run: bash tests/peers/install.sh");
     let untied = Config { tie_word_embeddings: false, num_key_value_heads: 4, ..grouped() };
     let other = Config { hidden_act: Activation::GeluTanh, sliding_window: Some(5), num_key_value_heads: 1, ..grouped() };
     for (name, config) in [("grouped and tied", grouped()), ("untied", untied), ("GeGLU with a window", other)] {
@@ -176,7 +176,7 @@ fn adapter(config: &Config) -> Adapter {
 
 #[test]
 fn pytorch_in_f64_gives_an_adapter_the_same_gradients_and_steps() {
-    assert!(peers().join("venv/.done-torch").exists(), "PEER MISSING: torch; run: bash tests/peers/install.sh");
+    assert!(peers().join("venv/.done-torch-2").exists(), "PEER MISSING: torch; run: bash tests/peers/install.sh");
     let config = grouped();
     let space = tempfile::tempdir().expect("a folder");
     let (settings, examples, weights, adapter) =
