@@ -1,7 +1,9 @@
 //! What one thread does of a product: chunks of k, blocks of rows that fit the second-level cache, panels of columns that fit the first.
 
+use std::ops::Range;
+
 use super::pack::{Buffers, ROW, columns_of_a, copy_rows_of_a, panels_of_b};
-use super::tile::{self, Left};
+use super::tile::{self, Coming, Left};
 use super::{CHUNK, Mat, Write};
 use crate::kernels::isa::{LANES, Simd, clones};
 
@@ -21,6 +23,10 @@ fn heights(rows: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..tiles).map(move |i| rows / tiles + usize::from(i < rows % tiles))
 }
 
+/// A thread whose chunk's rows lie on more pages than this waits for their addresses: the values are copied in the order of their use.
+const PAGES: usize = 64;
+const PAGE: usize = 4096;
+
 clones! {
     /// `rows = a·b` or `rows += a·b`, each chunk of k an FMA chain from zero that is then added. Without a k nothing is written.
     pub fn product<S>(s, a: Mat<'_>, b: Mat<'_>, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers) {
@@ -28,28 +34,31 @@ clones! {
         let blocks = m.div_ceil(BLOCK_ROWS).max(1);
         let block_rows = m.div_ceil(blocks).max(1);
         for (i, rows) in rows.chunks_mut(block_rows).enumerate() {
+            let mine = i * block_rows..i * block_rows + rows.len();
+            let parts = |ks: Range<usize>| (a.part(mine.clone(), ks.clone()), b.part(ks, 0..n));
             for chunk in (0..k).step_by(CHUNK) {
-                let ks = chunk..k.min(chunk + CHUNK);
-                let a = a.part(i * block_rows..i * block_rows + rows.len(), ks.clone());
+                let end = k.min(chunk + CHUNK);
+                let (a, b) = parts(chunk..end);
+                let (a_next, b_next) = parts(end..k.min(end + CHUNK));
+                // What is read along k lies far away. Without that, A's rows are asked for by the tiles, and B has been read before.
+                let coming = if a.transposed { Coming([a_next.stored(), b_next.stored()]) } else { Coming::default() };
                 let write = if chunk == 0 { write } else { Write::Add };
-                one_chunk(s, &a, &b.part(ks, 0..n), rows, write, buffers);
+                one_chunk(s, &a, &b, rows, write, buffers, coming);
             }
         }
     }
 }
 
 #[inline(always)]
-fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers) {
+fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Write, buffers: &mut Buffers, mut coming: Coming) {
     let (k, n) = b.shape();
     let Buffers { rows: a_rows, columns: a_columns, panels } = buffers;
-    let (rows_of_a, stride) = if a.transposed {
-        columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_columns);
-        (&[][..], 0)
-    } else if (a.stride * size_of::<f32>()).is_multiple_of(COLLISION) {
-        copy_rows_of_a(a, k, a_rows);
-        (a_rows.as_flattened(), ROW)
-    } else {
-        (a.data, a.stride)
+    let distance = a.stride * size_of::<f32>();
+    let in_place = !distance.is_multiple_of(COLLISION) && (!a.transposed || k * distance <= PAGES * PAGE);
+    let (a_data, stride) = match in_place {
+        true => (a.data, a.stride),
+        false if a.transposed => (columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_columns), 0),
+        false => (copy_rows_of_a(a, k, a_rows), ROW),
     };
     let (vectors, width) = (S::TILE_VECTORS, S::TILE_VECTORS * LANES);
     for first in (0..n).step_by(PANELS_OF_B * width) {
@@ -58,13 +67,14 @@ fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Wr
         for (i, panel) in panels[..k * lines].chunks(k * vectors).enumerate() {
             let mut top = 0;
             for height in heights(rows.len(), S::TILE_ROWS) {
-                let left = if a.transposed {
-                    Left::Columns(&a_columns[top * k..(top + height) * k])
-                } else {
-                    Left::Rows(&rows_of_a[top * stride..], stride)
+                let end = top + height;
+                let left = match (a.transposed, in_place) {
+                    (false, _) => Left::Rows(&a_data[top * stride..], stride, &a_data[end % rows.len() * stride..]),
+                    (true, true) => Left::Columns(&a_data[top..], stride),
+                    (true, false) => Left::Columns(&a_data[top * k..end * k], height),
                 };
-                tile::write(s, left, panel, panel.len() / k, &mut rows[top..top + height], first + i * width, write);
-                top += height;
+                tile::write(s, left, panel, panel.len() / k, &mut rows[top..end], first + i * width, write, &mut coming);
+                top = end;
             }
         }
     }

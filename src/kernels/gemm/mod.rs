@@ -59,6 +59,11 @@ impl<'a> Mat<'a> {
         Mat { data, rows: rows.len(), cols: cols.len(), ..*self }
     }
 
+    /// From the first element to the last, with what lies between the rows.
+    pub(super) fn stored(&self) -> &'a [f32] {
+        if self.data.is_empty() { &[] } else { &self.data[..(self.rows - 1) * self.stride + self.cols] }
+    }
+
     /// A stored row.
     #[inline(always)]
     pub(super) fn row(&self, i: usize) -> &'a [f32] {

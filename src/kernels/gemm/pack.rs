@@ -30,17 +30,19 @@ pub struct Buffers {
 
 /// A's stored rows, one chunk of k.
 #[inline(always)]
-pub fn copy_rows_of_a(a: &Mat, k: usize, to: &mut Vec<[f32; ROW]>) {
+pub fn copy_rows_of_a<'a>(a: &Mat, k: usize, to: &'a mut Vec<[f32; ROW]>) -> &'a [f32] {
     to.resize(a.rows.max(to.len()), [0.0; ROW]);
     for (i, to) in to.iter_mut().take(a.rows).enumerate() {
         to[..k].copy_from_slice(a.row(i));
     }
+    to.as_flattened()
 }
 
 /// A's stored columns (A is read transposed), one chunk of k, panel after panel of the given heights.
 #[inline(always)]
-pub fn columns_of_a<S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Item = usize>, to: &mut Vec<f32>) {
-    to.resize((a.cols * k).max(to.len()), 0.0);
+pub fn columns_of_a<'a, S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Item = usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    buffer.resize((a.cols * k).max(buffer.len()), 0.0);
+    let to = &mut *buffer;
     let (mut to, mut first, mut heights) = (to.as_mut_slice(), 0, heights.peekable());
     while heights.peek().is_some() {
         // Row by row over some panels at a time: more of them would push each other out of the cache, fewer would use less of a row's lines.
@@ -66,13 +68,14 @@ pub fn columns_of_a<S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Ite
         }
         first += width;
     }
+    buffer
 }
 
 /// Asks for the cache lines of a part of a row; if it does not begin with a line it ends in one more.
 #[inline(always)]
-pub fn ask_for<S: Simd>(s: S, part: &[f32]) {
+fn ask_for<S: Simd>(s: S, part: &[f32]) {
     for x in part.iter().step_by(LANES).chain(part.last()) {
-        s.prefetch(x);
+        s.prefetch(std::ptr::from_ref(x));
     }
 }
 

@@ -1,43 +1,71 @@
 //! A few rows times a few vectors of columns of the result, held in registers while one chunk of k goes by.
 
 use super::Write;
-use super::pack::{Line, ask_for};
+use super::pack::Line;
 use crate::kernels::isa::{LANES, Simd};
 
 /// Steps of k between two requests for a row of the result: 14 rows in 256 steps.
 const STRETCH: usize = 16;
 
-/// The rows of A that a tile reads.
+/// Cache lines of what is [`Coming`] that are asked for in one stretch.
+const LINES: usize = 4;
+
+/// Where a tile finds A.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
-    /// One stored row for each row of the tile: from the first one's chunk of k on, and how far apart they begin.
-    Rows(&'a [f32], usize),
-    /// For each k, a value for each row of the tile.
-    Columns(&'a [f32]),
+    /// One stored row for each row of the tile: from the first one's chunk of k on, and how far apart they begin. Then the rows of the next tile.
+    Rows(&'a [f32], usize, &'a [f32]),
+    /// One stored row for each k, from the tile's first value on, and how far apart they begin.
+    Columns(&'a [f32], usize),
+}
+
+/// What the thread reads after this chunk of k, and from further away than the near caches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coming<'a>(pub [&'a [f32]; 2]);
+
+impl Coming<'_> {
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, s: S) {
+        let [now, later] = &mut self.0;
+        if now.is_empty() {
+            std::mem::swap(now, later);
+        }
+        let (soon, rest) = now.split_at(now.len().min(LINES * LANES));
+        soon.iter().step_by(LANES).for_each(|x| s.prefetch(x));
+        *now = rest;
+    }
 }
 
 /// Writes the product of a chunk to `c`, the tile's rows, from column `first` on. `b` holds `vectors` lines for each k.
 #[inline(always)]
-pub fn write<S: Simd>(s: S, left: Left, b: &[Line], vectors: usize, c: &mut [&mut [f32]], first: usize, write: Write) {
+pub fn write<S: Simd>(s: S, left: Left, b: &[Line], vectors: usize, c: &mut [&mut [f32]], first: usize, write: Write, coming: &mut Coming) {
     if const { S::TILE_VECTORS == 2 } && vectors == 2 {
-        heights::<S, 2>(s, left, b, c, first, write);
+        heights::<S, 2>(s, left, b, c, first, write, coming);
     } else {
-        heights::<S, 1>(s, left, b, c, first, write);
+        heights::<S, 1>(s, left, b, c, first, write, coming);
     }
 }
 
 macro_rules! by_height {
-    ($s:ident, $vectors:ident, $left:ident, $b:ident, $c:ident, $first:ident, $write:ident, $($height:literal)*) => {
+    ($s:ident, $vectors:ident, $left:ident, $b:ident, $c:ident, $first:ident, $write:ident, $coming:ident, $($height:literal)*) => {
         match $c.len() {
-            $($height if const { $height <= S::TILE_ROWS } => tile::<S, $height, $vectors>($s, $left, $b, $c, $first, $write),)*
+            $($height if const { $height <= S::TILE_ROWS } => tile::<S, $height, $vectors>($s, $left, $b, $c, $first, $write, $coming),)*
             _ => {}
         }
     };
 }
 
 #[inline(always)]
-fn heights<S: Simd, const VECTORS: usize>(s: S, left: Left, b: &[Line], c: &mut [&mut [f32]], first: usize, write: Write) {
-    by_height!(s, VECTORS, left, b, c, first, write, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+fn heights<S: Simd, const VECTORS: usize>(
+    s: S,
+    left: Left,
+    b: &[Line],
+    c: &mut [&mut [f32]],
+    first: usize,
+    write: Write,
+    coming: &mut Coming,
+) {
+    by_height!(s, VECTORS, left, b, c, first, write, coming, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
 #[inline(always)]
@@ -48,11 +76,24 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     c: &mut [&mut [f32]],
     first: usize,
     write: Write,
+    coming: &mut Coming,
 ) {
     let (b, _) = b.as_chunks::<VECTORS>();
     let sums = match left {
-        Left::Rows(rows, stride) => by_rows::<S, HEIGHT, VECTORS>(s, rows, stride, b, c, first),
-        Left::Columns(columns) => by_columns::<S, HEIGHT, VECTORS>(s, columns, b, c, first),
+        Left::Rows(rows, stride, next) => {
+            assert!(rows.len() >= (HEIGHT - 1) * stride + b.len());
+            // SAFETY: the row is below HEIGHT and the step below the number of `b`.
+            let a = |step, row| unsafe { *rows.get_unchecked(row * stride + step) };
+            // A line of the next tile's rows at each step: they begin far from each other, which the processor does not foresee.
+            let ask = |stretch, p| s.prefetch(next.as_ptr().wrapping_add(stretch * stride + p * LANES));
+            sums::<S, HEIGHT, VECTORS>(s, a, ask, b, c, first, &mut Coming::default())
+        }
+        Left::Columns(columns, stride) => {
+            assert!(columns.len() >= (b.len().max(1) - 1) * stride + HEIGHT);
+            // SAFETY: the row is below HEIGHT and the step below the number of `b`.
+            let a = |step, row| unsafe { *columns.get_unchecked(step * stride + row) };
+            sums::<S, HEIGHT, VECTORS>(s, a, |_, _| {}, b, c, first, coming)
+        }
     };
     let zero = s.splat(0.0);
     for (c, sums) in c.iter_mut().zip(&sums) {
@@ -75,51 +116,29 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     }
 }
 
-// In both functions the rows of the result are asked for one by one while the sums are made: all at once they would wait for each other.
-
+/// `a` gives A's value for a step of k and a row, `ask` may ask for something at each step. The rows of the result are asked for one by one
+/// while the sums are made: all at once they would wait for each other.
 #[inline(always)]
-fn by_rows<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
+fn sums<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     s: S,
-    rows: &[f32],
-    stride: usize,
+    a: impl Fn(usize, usize) -> f32,
+    ask: impl Fn(usize, usize),
     b: &[[Line; VECTORS]],
     c: &[&mut [f32]],
     first: usize,
+    coming: &mut Coming,
 ) -> [[S::V; VECTORS]; HEIGHT] {
     let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
-    assert!(rows.len() >= (HEIGHT - 1) * stride + b.len());
-    for (i, b) in b.chunks(STRETCH).enumerate() {
-        ask_for(s, part(c.get(i), first, VECTORS));
+    for (stretch, b) in b.chunks(STRETCH).enumerate() {
+        // A row that does not begin with a line ends in one more.
+        let part = part(c.get(stretch), first, VECTORS);
+        part.iter().step_by(LANES).chain(part.last()).for_each(|x| s.prefetch_to_write(x));
+        coming.ask(s);
         for (p, b) in b.iter().enumerate() {
+            ask(stretch, p);
             let b = lines(s, b);
             for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: i · STRETCH + p is below the number of `b`, row below HEIGHT: the assertion above.
-                let a = s.splat(unsafe { *rows.get_unchecked(row * stride + i * STRETCH + p) });
-                for (sum, b) in sums.iter_mut().zip(&b) {
-                    *sum = s.fma(a, *b, *sum);
-                }
-            }
-        }
-    }
-    sums
-}
-
-#[inline(always)]
-fn by_columns<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
-    s: S,
-    columns: &[f32],
-    b: &[[Line; VECTORS]],
-    c: &[&mut [f32]],
-    first: usize,
-) -> [[S::V; VECTORS]; HEIGHT] {
-    let mut sums = [[s.splat(0.0); VECTORS]; HEIGHT];
-    let (columns, _) = columns.as_chunks::<HEIGHT>();
-    for (i, (columns, b)) in columns.chunks(STRETCH).zip(b.chunks(STRETCH)).enumerate() {
-        ask_for(s, part(c.get(i), first, VECTORS));
-        for (a, b) in columns.iter().zip(b) {
-            let b = lines(s, b);
-            for (sums, a) in sums.iter_mut().zip(a) {
-                let a = s.splat(*a);
+                let a = s.splat(a(stretch * STRETCH + p, row));
                 for (sum, b) in sums.iter_mut().zip(&b) {
                     *sum = s.fma(a, *b, *sum);
                 }

@@ -53,7 +53,13 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
-    fn prefetch(self, x: &f32) {
+    fn prefetch(self, x: *const f32) {
+        // SAFETY: a prefetch changes nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, x: &f32) {
         // SAFETY: a prefetch changes nothing that a program can see.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(x).cast()) }
     }

@@ -103,9 +103,12 @@ pub trait Simd: Copy {
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
     fn to_array(self, v: Self::V) -> [f32; LANES];
-    /// Asks for the cache line of `x`, which is needed soon.
+    /// Asks for the cache line of `x`, which is read soon. It may point to anything.
     #[inline(always)]
-    fn prefetch(self, _x: &f32) {}
+    fn prefetch(self, _x: *const f32) {}
+    /// Asks for the cache line of `x`, which is written soon.
+    #[inline(always)]
+    fn prefetch_to_write(self, _x: &f32) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
