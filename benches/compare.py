@@ -1,9 +1,13 @@
-"""Times slmops against PyTorch on the same work, in turn, and prints ratios with their spread.
+"""Times slmops against PyTorch, candle and LiteRT on the same work, in turn, and prints ratios with their spread.
 
-    python3 benches/compare.py [--python PYTHON] [--threads 1 2] [--rounds 7] [sgemm] [train] [distill]
+    python3 benches/compare.py [--python PYTHON] [--threads 1 2] [--rounds 7] [sgemm] [train] [distill] [candle] [litert]
+
+`candle` are the products of `sgemm` by candle's `gemm` crate; `litert` is the reading of 512 tokens by SmolLM2-135M in Q8_0 against the same
+shapes in LiteRT's int8, one thread. Without a word it does the first three.
 
 PYTHON is an interpreter that can import torch (default: the one that `tests/peers/install.sh` makes). A ratio above 1 says that slmops is
-the quicker one. Every answer is checked against the other side's before a ratio is printed.
+the quicker one. Every answer but LiteRT's, whose weights are random, is checked against
+the other side's before a ratio is printed.
 """
 
 import argparse
@@ -44,11 +48,11 @@ def build():
     return found[-1]["executable"]
 
 
-def rounds_of(ours, theirs, task, rounds, warm=1):
+def rounds_of(ours, theirs, task, rounds, warm=1, their_task=None):
     """Seconds of both sides, taken in turn; the first ones only warm up."""
     pairs = []
     for number in range(rounds + warm):
-        (a, check_a), (b, check_b) = ours.ask(task), theirs.ask(task)
+        (a, check_a), (b, check_b) = ours.ask(task), theirs.ask(their_task or task)
         if not math.isclose(check_a, check_b, rel_tol=2e-3, abs_tol=1e-2):
             raise SystemExit(f"`{task}`: {ours.name} has {check_a}, {theirs.name} {check_b}: not the same work")
         if number >= warm:
@@ -65,15 +69,15 @@ def geomean(values):
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def sgemm(ours, theirs, threads, rounds):
+def sgemm(ours, theirs, threads, rounds, verb="sgemm"):
     peak = ours.ask("peak")[1] / 1e9 * threads
-    print(f"\nsgemm, {threads} thread(s); measured peak {peak:.0f} GF/s\n")
-    print("| layout | m | k | n | slmops GF/s | of peak | PyTorch GF/s | ratio (spread) |\n|---|---|---|---|---|---|---|---|")
+    print(f"\n{verb}, {threads} thread(s); measured peak {peak:.0f} GF/s\n")
+    print(f"| layout | m | k | n | slmops GF/s | of peak | {theirs.name} GF/s | ratio (spread) |\n|---|---|---|---|---|---|---|---|")
     ratios, shares = {}, []
     for m in (256, 2048):
         for k, n in SHAPES:
             for layout in ("NN", "NT", "TN"):
-                pairs = rounds_of(ours, theirs, f"sgemm {layout} {m} {k} {n}", rounds, warm=0)
+                pairs = rounds_of(ours, theirs, f"sgemm {layout} {m} {k} {n}", rounds, warm=0, their_task=f"{verb} {layout} {m} {k} {n}")
                 flops = 2e-9 * m * k * n
                 a, b = (flops / statistics.median(side) for side in zip(*pairs))
                 ratio = [b / a for a, b in pairs]
@@ -95,9 +99,17 @@ def steps(name, task, ours, peers, threads, rounds):
         print(f"| {peer.name} | {1e3 * a:.0f} | {tokens / a:.0f} | {1e3 * b:.0f} | {spread([b / a for a, b in pairs])} |", flush=True)
 
 
+def litert(worker, options, env):
+    model, tokens = ROOT / "target/peers/smollm2/SmolLM2-135M-Instruct.Q8_0.gguf", 512
+    ours, theirs = Side("slmops", [worker, "--threads=1"]), Side("LiteRT", [options.python, str(ROOT / "benches/litert_worker.py")], env)
+    pairs = rounds_of(ours, theirs, f"prefill {model} {tokens}", options.rounds)
+    a, b = (tokens / statistics.median(side) for side in zip(*pairs))
+    print(f"\n{tokens} tokens read, tokens/s on one thread: slmops Q8_0 {a:.0f}, LiteRT int8 {b:.0f}, ratio {spread([b / a for a, b in pairs])}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["sgemm", "train", "distill", []])
+    parser.add_argument("what", nargs="*", choices=["sgemm", "train", "distill", "candle", "litert", []])
     parser.add_argument("--python", default=str(ROOT / "target/peers/venv/bin/python"))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
@@ -119,12 +131,16 @@ def main():
         ours, peers = start()
         if "sgemm" in what:
             sgemm(ours, peers[0], threads, options.rounds)
+        if "candle" in what:
+            sgemm(ours, Side("candle", [worker, flag]), threads, options.rounds, "candle")
         for name, task in (("train", TRAIN), ("distill", DISTILL)):
             if name in what:
                 # Both sides begin anew with each peer, so that they stay comparable step by step.
                 for number in range(len(peers)):
                     ours, peers = start()
                     steps(name, task, ours, [peers[number]], threads, options.rounds)
+    if "litert" in what:
+        litert(worker, options, env)
 
 
 if __name__ == "__main__":

