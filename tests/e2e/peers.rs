@@ -59,6 +59,7 @@ fn transformers_gives_the_same_logits_tokens_and_prompts() {
     assert_eq!(found["cases"], 20);
     assert!(found["max_abs"].as_f64().expect("a number") < 1e-4, "{found}");
     assert!(found["max_logit"].as_f64().expect("a number") > 1.0, "the logits are not all zero: {found}");
+    assert!(found["perplexity_moved"].as_f64().expect("a number").abs() < 1e-5, "{found}");
     assert_eq!(found["same_tokens"], true);
     assert_eq!(found["rendered"], "hello\n");
 }
