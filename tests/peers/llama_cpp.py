@@ -5,6 +5,7 @@ usage: llama_cpp.py LIBRARIES blocks FOLDER       our block formats against ggml
        llama_cpp.py LIBRARIES mixtures FILE SCRATCH TYPE..  the block type that llama-quantize gives each tensor of an F32 file, by type
        llama_cpp.py LIBRARIES quantize FILE OUT TYPE  FILE as llama-quantize packs it, even if it is packed already
        llama_cpp.py LIBRARIES generate FILE CASES  greedy answers; CASES: [{"prompt": text, "tokens": [..], "answer": [..]}]
+       llama_cpp.py LIBRARIES perplexity FILE TEXT N_CTX  of a text, by the protocol of llama.cpp's own tool (needs numpy)
        llama_cpp.py LIBRARIES speed FILE           measures as lines of stdin ask: `prefill N`, `decode N`; the first line out is about loading
 
 Prints one JSON object (speed: one a line). Structures of llama.cpp are taken from its own *_default_params and changed only where their start has been stable, so a
@@ -194,6 +195,25 @@ class Session:
     def clear(self):
         self._clear(self.memory, True)
 
+    def rows(self, tokens, vocabulary):
+        """The logits of every token of a new text."""
+        import numpy
+        self.clear()
+        batch = declare(self.lib, "llama_batch_init", Batch, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)(len(tokens), 0, 1)
+        put = lambda address, kind, place, value: ctypes.cast(address, ctypes.POINTER(kind)).__setitem__(place, value)
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            put(batch.token, ctypes.c_int32, i, token)
+            put(batch.pos, ctypes.c_int32, i, i)
+            put(batch.n_seq_id, ctypes.c_int32, i, 1)
+            ctypes.cast(batch.seq_id, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))[i][0] = 0
+            put(batch.logits, ctypes.c_int8, i, 1)
+        if self._decode(self.context, batch) != 0:
+            sys.exit("llama_decode fails")
+        found = numpy.stack([numpy.ctypeslib.as_array(self._logits(self.context, i), (vocabulary,)).astype(numpy.float64) for i in range(len(tokens))])
+        declare(self.lib, "llama_batch_free", None, Batch)(batch)
+        return found
+
     def decode(self, tokens):
         """Reads tokens behind those before; the logits of the last one."""
         held = (ctypes.c_int32 * len(tokens))(*tokens)
@@ -218,6 +238,31 @@ def speed(path):
             session.decode(part)
         print(json.dumps(since()), flush=True)
     return {}
+
+
+def perplexity(path, text_path, n_ctx):
+    import numpy
+    session, n_ctx = Session(path), int(n_ctx)
+    lib, text = session.lib, open(text_path, "rb").read()
+    vocab = declare(lib, "llama_model_get_vocab", pointer, pointer)(session.model)
+    count = declare(lib, "llama_vocab_n_tokens", ctypes.c_int32, pointer)(vocab)
+    tokenize = declare(lib, "llama_tokenize", ctypes.c_int32, pointer, ctypes.c_char_p, ctypes.c_int32, pointer, ctypes.c_int32,
+                       ctypes.c_bool, ctypes.c_bool)
+    room = (ctypes.c_int32 * (len(text) + 8))()
+    tokens = list(room[:tokenize(vocab, text, len(text), room, len(room), True, False)])
+    bos = declare(lib, "llama_vocab_bos", ctypes.c_int32, pointer)(vocab)
+    adds = declare(lib, "llama_vocab_get_add_bos", ctypes.c_bool, pointer)(vocab)
+    total, scored = 0.0, 0
+    for start in range(0, len(tokens) - n_ctx + 1, n_ctx):
+        window = tokens[start:start + n_ctx]
+        if adds:
+            window[0] = bos
+        rows = session.rows(window, count)[n_ctx // 2:-1]
+        targets = window[n_ctx // 2 + 1:]
+        most = rows.max(axis=1)
+        total += (most + numpy.log(numpy.exp(rows - most[:, None]).sum(axis=1)) - rows[numpy.arange(len(targets)), targets]).sum()
+        scored += len(targets)
+    return {"perplexity": math.exp(total / scored), "scored": scored}
 
 
 def generate(path, cases_path):
@@ -255,4 +300,4 @@ def generate(path, cases_path):
 
 
 command, *rest = sys.argv[2:]
-print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "quantize": quantize, "generate": generate, "speed": speed}[command](*rest)))
+print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "quantize": quantize, "generate": generate, "perplexity": perplexity, "speed": speed}[command](*rest)))

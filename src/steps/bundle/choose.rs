@@ -29,7 +29,7 @@ enum Better {
 fn better(metric: MetricKind) -> Better {
     match metric {
         MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Top1Agreement => Better::Higher,
-        MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::Flips => Better::Lower,
+        MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::KlDivergenceP99 | MetricKind::Flips => Better::Lower,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Training and test records as JSON lines: `{"prompt", "completion"}`, `{"messages": […]}` or `{"text"}`. Reads with limits and says what is
+//! Training and test records as JSON lines: `{"prompt", "completion"}`, `{"messages": […]}` or `{"text"}`; a `*.txt` file is one text. Reads with limits and says what is
 //! wrong where; writes every record in one way only. It knows nothing of tokens, splits or steps.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::base::files;
 use crate::steps::Failure;
 
-/// Longest line that is read. A prompt for a small model has a few kilobytes; what is longer is almost surely not JSON lines.
-pub const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Longest line, and largest text file, that is read. A prompt for a small model has a few kilobytes, a book some megabytes; what is longer is
+/// almost surely not JSON lines.
+pub const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Most bytes that one set may hold, since it is kept in memory while a step works on it.
 pub const MAX_SET_BYTES: u64 = 4 << 30;
@@ -66,7 +67,7 @@ impl Record {
     }
 }
 
-/// All records of files, or of the `*.jsonl` files below folders, in the paths' order. Other keys than a record's own are left out.
+/// All records of files, or of the `*.jsonl` and `*.txt` files below folders, in the paths' order. Other keys than a record's own are left out.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Record>, Failure> {
     let mut records = Vec::new();
     read_lines(paths, &mut |line| {
@@ -132,18 +133,26 @@ impl serde::Serialize for Message {
     }
 }
 
-/// A file is itself, whatever its name; a folder is its `*.jsonl` files.
+/// A text is a file of this ending, everything else is JSON lines.
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "txt")
+}
+
+/// A file is itself, whatever its name; a folder is its `*.jsonl` and `*.txt` files.
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let facts = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
     if !facts.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
     let names = files::walk(path).map_err(|error| Failure::file("read", path, &error))?;
-    let found: Vec<PathBuf> =
-        names.into_iter().filter(|name| name.extension().is_some_and(|end| end == "jsonl")).map(|name| path.join(name)).collect();
+    let found: Vec<PathBuf> = names
+        .into_iter()
+        .filter(|name| is_text(name) || name.extension().is_some_and(|end| end == "jsonl"))
+        .map(|name| path.join(name))
+        .collect();
     if found.is_empty() {
-        return Err(Failure::new(format!("`{}` holds no *.jsonl file", path.display()))
-            .help("a dataset is a file of JSON lines, or a folder with files that end in .jsonl"));
+        return Err(Failure::new(format!("`{}` holds no *.jsonl and no *.txt file", path.display()))
+            .help("a dataset is a file of JSON lines or a text file (.txt), or a folder with files that end in .jsonl or .txt"));
     }
     Ok(found)
 }
@@ -158,6 +167,10 @@ impl Reading {
         let failed = |error: io::Error| Failure::file("read", path, &error);
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let mut bytes = Vec::new();
+        if is_text(path) {
+            let n = (&mut file).take(MAX_LINE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
+            return self.text(path, n, bytes, each);
+        }
         for number in 1u64.. {
             bytes.clear();
             // One byte beyond the limit tells a long line from one that just fits; no more than that is ever held.
@@ -165,11 +178,7 @@ impl Reading {
             if n == 0 {
                 return Ok(());
             }
-            self.bytes += n;
-            if self.bytes > MAX_SET_BYTES {
-                return Err(Failure::new(format!("the data holds more than {} GiB", MAX_SET_BYTES >> 30))
-                    .help("train on less of it, or shorten it with a `dataset` step"));
-            }
+            self.count(n)?;
             if n > MAX_LINE_BYTES {
                 let limit = MAX_LINE_BYTES >> 20;
                 self.problems.push(format!("{}:{number}: the line is longer than {limit} MiB: is this JSON lines?", path.display()));
@@ -185,6 +194,32 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.bytes += bytes;
+        if self.bytes <= MAX_SET_BYTES {
+            return Ok(());
+        }
+        Err(Failure::new(format!("the data holds more than {} GiB", MAX_SET_BYTES >> 30))
+            .help("train on less of it, or shorten it with a `dataset` step"))
+    }
+
+    fn text(&mut self, path: &Path, n: u64, bytes: Vec<u8>, each: &mut dyn FnMut(Line) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.count(n)?;
+        if n > MAX_LINE_BYTES {
+            self.problems.push(format!("{}: the text is longer than {} MiB: divide it", path.display(), MAX_LINE_BYTES >> 20));
+            return Ok(());
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) if self.problems.is_empty() => each(Line { record: Record::Text(text), extra: BTreeMap::new() }),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let place = error.utf8_error().valid_up_to() + 1;
+                self.problems.push(format!("{}: byte {place} is not UTF-8", path.display()));
+                Ok(())
+            }
+        }
     }
 
     fn end(self) -> Result<(), Failure> {
@@ -409,7 +444,7 @@ mod tests {
         let path = space.path().join("zeros");
         File::create(&path).unwrap().set_len(10 << 30).unwrap();
         let said = read(&[path]).unwrap_err().message;
-        assert!(said.contains("zeros:1: the line is longer than 1 MiB"), "{said}");
+        assert!(said.contains("zeros:1: the line is longer than 64 MiB"), "{said}");
     }
 
     #[test]
@@ -422,8 +457,13 @@ mod tests {
         let folder = space.path().to_path_buf();
         let records = read(&[folder.clone(), folder.join("a.jsonl")]).unwrap();
         assert_eq!(records, ["1", "2", "3", "1"].map(|text| Record::Text(text.into())));
+        // A text file is one text, whatever is in it.
+        std::fs::write(folder.join("b/e.txt"), "one\n{\"two\"").unwrap();
+        assert_eq!(read(&[folder.join("b")]).unwrap(), ["2", "one\n{\"two\""].map(|text| Record::Text(text.into())));
+        std::fs::write(folder.join("b/e.txt"), [b'a', 0xff]).unwrap();
+        assert!(read(&[folder.join("b")]).unwrap_err().message.contains("e.txt: byte 2 is not UTF-8"));
         std::fs::create_dir(folder.join("empty")).unwrap();
-        assert!(read(&[folder.join("empty")]).unwrap_err().message.contains("holds no *.jsonl file"));
+        assert!(read(&[folder.join("empty")]).unwrap_err().message.contains("holds no *.jsonl and no *.txt file"));
         assert!(read(&[folder.join("none")]).unwrap_err().message.contains("cannot read"));
     }
 

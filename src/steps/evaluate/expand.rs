@@ -13,6 +13,7 @@ use crate::steps::{Artifact, Declared, InputId, Params, Part, PartInput, PartPor
 struct Fields {
     metrics: Vec<String>,
     max_new_tokens: u64,
+    n_ctx: Option<u64>,
     bootstrap: u64,
     seed: u64,
     #[serde(default)]
@@ -53,6 +54,11 @@ pub fn expand(declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
     metrics.sort();
     metrics.dedup();
     let mut problems = check(declared, &metrics);
+    if let Some(metric) = metrics.iter().find(|metric| fields.n_ctx.is_some() && metric.needs_answers()) {
+        let message = format!("`{}` needs answers, and windows of plain texts have none", metric.name());
+        let help = "leave `n_ctx` out, or measure answers in an evaluation of their own";
+        problems.push(Problem::at("n_ctx", message).help(help));
+    }
     let conditions = conditions(declared, &fields.gate, &metrics, &mut problems);
     let [model] = declared.inputs("model") else {
         problems.push(Problem::at("model", "an evaluation is of one model"));
@@ -191,7 +197,10 @@ impl Parts<'_> {
         }
         inputs.extend(self.data());
         let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
-        let params = object(json!({"metrics": names, "resamples": self.fields.bootstrap, "seed": self.fields.seed}));
+        let mut params = object(json!({"metrics": names, "resamples": self.fields.bootstrap, "seed": self.fields.seed}));
+        if let Some(n_ctx) = self.fields.n_ctx {
+            params.insert("n_ctx".to_string(), json!(n_ctx));
+        }
         let (suffix, hidden) = if role == Role::Own { ("", false) } else { ("versus", true) };
         self.push(suffix, hidden, Artifact::Report, Task { action: MEASURE, params }, inputs)
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::answer::Answer;
 use super::metric::MetricKind;
 use super::report::{Comparison, Item, ModelFacts, Report, SetReport};
+use super::score::Scores;
 use super::sets::{self, Set, lines_path, read_lines, write_lines};
 use super::statistics::{Resampling, Terms, mcnemar, metric};
 use super::{facts, score};
@@ -21,7 +22,11 @@ struct Fields {
     metrics: Vec<String>,
     resamples: u64,
     seed: u64,
+    n_ctx: Option<usize>,
 }
+
+/// As llama.cpp lists them.
+const PERCENTILES: [f64; 11] = [0.0, 0.1, 1.0, 5.0, 10.0, 50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
 
 pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
@@ -34,10 +39,18 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     std::fs::create_dir(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
     let mut reports = BTreeMap::new();
     for set in sets::read(io)? {
-        let mut items: Vec<Item> = (0..set.records.len()).map(|index| Item { index: index as u64, ..Item::default() }).collect();
+        let scores = match &model {
+            Some(model) => Some((model, set.examples(model, fields.n_ctx)?)),
+            None => None,
+        };
+        let count = scores.as_ref().map_or(set.records.len(), |(_, examples)| examples.len());
+        let mut items: Vec<Item> = (0..count).map(|index| Item { index: index as u64, ..Item::default() }).collect();
         judge_answers(&set, &metrics, io, &mut items)?;
-        if let Some(model) = &model {
-            score::score(&set, model, reference.as_ref(), &mut items, io)?;
+        if let Some((model, examples)) = scores {
+            score::score(&Scores { set: &set, examples, n_ctx: fields.n_ctx }, model, reference.as_ref(), &mut items, io)?;
+        }
+        if !metrics.iter().any(|metric| metric.percentile().is_some()) {
+            items.iter_mut().for_each(|item| item.token_kl_divergences = None);
         }
         write_lines(&lines_path(&folder, &set.name), &items)?;
         let report = summarize(&set, &metrics, &items, by)?;
@@ -81,13 +94,17 @@ fn is_json(text: &str) -> bool {
 }
 
 fn summarize(set: &Set, kinds: &[MetricKind], items: &[Item], by: Resampling) -> Result<SetReport, Failure> {
-    let mut metrics = BTreeMap::new();
+    let (mut metrics, mut kl_percentiles) = (BTreeMap::new(), BTreeMap::new());
     for kind in kinds {
         let terms = Terms::of(*kind, items);
         let terms = terms.ok_or_else(|| Failure::new(format!("set `{}` has nothing to measure {} on", set.name, kind.name())))?;
         metrics.insert(kind.name().to_string(), metric(&terms, by));
+        if let Terms::Percentile(tokens) = terms {
+            let at = |percent: f64| Some((percent.to_string(), tokens.at(percent / 100.0)?));
+            kl_percentiles = PERCENTILES.into_iter().filter_map(at).collect();
+        }
     }
-    Ok(SetReport { items: items.len() as u64, metrics, comparison: comparison(items) })
+    Ok(SetReport { items: items.len() as u64, metrics, comparison: comparison(items), kl_percentiles })
 }
 
 /// Where the reference was asked the same.

@@ -2,25 +2,27 @@
 
 use super::report::Item;
 
-/// Everything is a sum over items divided by another, so that one bootstrap serves all.
+/// Most are a sum over items divided by another; the others are percentiles of tokens. One bootstrap of the items serves all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricKind {
     ExactMatch,
     JsonValid,
     Perplexity,
     KlDivergence,
+    KlDivergenceP99,
     Top1Agreement,
     Flips,
 }
 
 /// As the manifest names them, in the order of the enum.
-pub const NAMES: &[&str] = &["exact_match", "json_valid", "perplexity", "kl_divergence", "top1_agreement", "flips"];
+pub const NAMES: &[&str] = &["exact_match", "json_valid", "perplexity", "kl_divergence", "kl_divergence_p99", "top1_agreement", "flips"];
 
-const KINDS: [MetricKind; 6] = [
+const KINDS: [MetricKind; 7] = [
     MetricKind::ExactMatch,
     MetricKind::JsonValid,
     MetricKind::Perplexity,
     MetricKind::KlDivergence,
+    MetricKind::KlDivergenceP99,
     MetricKind::Top1Agreement,
     MetricKind::Flips,
 ];
@@ -36,6 +38,7 @@ impl MetricKind {
             MetricKind::JsonValid => "json_valid",
             MetricKind::Perplexity => "perplexity",
             MetricKind::KlDivergence => "kl_divergence",
+            MetricKind::KlDivergenceP99 => "kl_divergence_p99",
             MetricKind::Top1Agreement => "top1_agreement",
             MetricKind::Flips => "flips",
         }
@@ -48,19 +51,24 @@ impl MetricKind {
 
     /// Read off the probabilities of given texts.
     pub fn needs_scores(self) -> bool {
-        matches!(self, MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::Top1Agreement)
+        matches!(self, MetricKind::Perplexity) || self.needs_reference_scores()
     }
 
     pub fn needs_reference(self) -> bool {
-        matches!(self, MetricKind::KlDivergence | MetricKind::Top1Agreement | MetricKind::Flips)
+        matches!(self, MetricKind::Flips) || self.needs_reference_scores()
     }
 
     /// Needs the other model's probabilities, not only its answers.
     pub fn needs_reference_scores(self) -> bool {
-        matches!(self, MetricKind::KlDivergence | MetricKind::Top1Agreement)
+        matches!(self, MetricKind::KlDivergence | MetricKind::KlDivergenceP99 | MetricKind::Top1Agreement)
     }
 
-    /// An item's part in the sums above and below the line; nothing if the item was not measured.
+    /// The share of tokens that lie at or below the figure, for a percentile.
+    pub fn percentile(self) -> Option<f64> {
+        matches!(self, MetricKind::KlDivergenceP99).then_some(0.99)
+    }
+
+    /// An item's part in the sums above and below the line; nothing if the item was not measured. A percentile has none.
     pub fn terms(self, item: &Item) -> Option<(f64, f64)> {
         let share = |yes: bool| (f64::from(u8::from(yes)), 1.0);
         let per_token = |sum: f64| item.tokens.map(|tokens| (sum, tokens as f64));
@@ -70,6 +78,7 @@ impl MetricKind {
             MetricKind::Flips => Some(share(item.exact_match? != item.reference_exact_match?)),
             MetricKind::Perplexity => per_token(item.nll?),
             MetricKind::KlDivergence => per_token(item.kl_divergence?),
+            MetricKind::KlDivergenceP99 => None,
             MetricKind::Top1Agreement => per_token(item.top1_agree? as f64),
         }
     }

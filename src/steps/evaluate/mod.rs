@@ -28,6 +28,11 @@ static FIELDS: &[Field] = &[
     Field::required("metrics", Type::List(&Type::Choice(metric::NAMES)), "What to measure."),
     Field::optional("reference", Type::Ref(Arity::One, MODELS), "The model to compare with, item by item."),
     Field::default("max_new_tokens", Type::Int(1, 1 << 20), "128", "Where an answer is cut, in tokens."),
+    Field::optional(
+        "n_ctx",
+        Type::Int(4, 1 << 20),
+        "Join plain texts and score the second half of each window of this many tokens, as llama.cpp's `perplexity` does (512 there).",
+    ),
     Field::default("bootstrap", Type::Int(100, 1_000_000), "2000", "Resamples for the 95 % intervals."),
     Field::default("seed", Type::Int(0, i64::MAX), "0", "Of the resampling."),
     Field::default(

@@ -37,6 +37,9 @@ pub struct SetReport {
     pub metrics: BTreeMap<String, Metric>,
     /// Against the step's `reference`, where it has one.
     pub comparison: Option<Comparison>,
+    /// KL(reference ‖ model) of single tokens, in nats, by percentile (`50`, `99.9` …; `0` and `100` are the least and the most); only where one was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kl_percentiles: BTreeMap<String, f64>,
 }
 
 /// A figure with its 95 % interval.
@@ -83,6 +86,9 @@ pub struct Item {
     /// Sum of KL(reference ‖ model) over the scored tokens, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl_divergence: Option<f64>,
+    /// The same, token by token; only where a percentile of them was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_kl_divergences: Option<Vec<f64>>,
     /// Scored tokens at which model and reference choose the same token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1_agree: Option<u64>,

@@ -13,20 +13,32 @@ use crate::steps::{Failure, Io};
 /// Logits of a chunk that are held at once (64 MiB), unless one sequence has more.
 const CHUNK_LOGITS: usize = 16 << 20;
 
-/// Fills in `nll` and `tokens` of a set's items, and, with a reference, `kl_divergence` and `top1_agree`.
-pub fn score(set: &Set, model: &Model<Stored>, reference: Option<&Model<Stored>>, items: &mut [Item], io: &Io) -> Result<(), Failure> {
-    let examples = (0..set.records.len()).map(|index| set.example(model, index)).collect::<Result<Vec<_>, _>>()?;
+/// What is scored of a set, and how its texts are cut.
+pub struct Scores<'a> {
+    pub set: &'a Set,
+    pub examples: Vec<Example>,
+    pub n_ctx: Option<usize>,
+}
+
+/// Fills in `nll` and `tokens` of the examples' items, and, with a reference, their divergences and `top1_agree`.
+pub fn score(
+    scores: &Scores,
+    model: &Model<Stored>,
+    reference: Option<&Model<Stored>>,
+    items: &mut [Item],
+    io: &Io,
+) -> Result<(), Failure> {
+    let Scores { set, examples, n_ctx } = scores;
     if let Some(reference) = reference {
-        check_same_tokens(set, model, reference, &examples)?;
+        check_same_tokens(set, model, reference, examples, *n_ctx)?;
     }
     let mut start = 0;
     while start < examples.len() {
         io.check_cancelled()?;
-        let end = chunk_end(&examples, start, model.config.vocab_size);
-        let (examples, items) = (&examples[start..end], &mut items[start..end]);
-        chunk(set, model, reference, examples, items)?;
+        let end = chunk_end(examples, start, model.config.vocab_size);
+        chunk(set, model, reference, &examples[start..end], &mut items[start..end])?;
         start = end;
-        io.progress(start as u64, set.records.len() as u64, "items", &set.name);
+        io.progress(start as u64, examples.len() as u64, "items", &set.name);
     }
     Ok(())
 }
@@ -70,8 +82,8 @@ fn chunk(
     model
         .score(&sequences, &mut |index, logits| {
             let (Some(example), Some(item)) = (examples.get(index), items.get_mut(index)) else { return };
-            match sums(example, logits, theirs.get(index).map(Vec::as_slice), vocab) {
-                Some(sums) => fill(item, sums, reference.is_some()),
+            match tokens(example, logits, theirs.get(index).map(Vec::as_slice), vocab) {
+                Some(tokens) => fill(item, &tokens, reference.is_some()),
                 None => bad = bad.or(Some(item.index)),
             }
         })
@@ -82,28 +94,29 @@ fn chunk(
     }
 }
 
-/// What the scored tokens of one example add up to.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    tokens: u64,
+/// A scored token.
+#[derive(Clone, Copy)]
+struct Token {
     nll: f64,
     kl: f64,
-    agree: u64,
+    agrees: bool,
 }
 
-fn fill(item: &mut Item, sums: Sums, compared: bool) {
-    item.tokens = Some(sums.tokens);
-    item.nll = Some(sums.nll);
-    item.kl_divergence = compared.then_some(sums.kl);
-    item.top1_agree = compared.then_some(sums.agree);
+fn fill(item: &mut Item, tokens: &[Token], compared: bool) {
+    item.tokens = Some(tokens.len() as u64);
+    item.nll = Some(tokens.iter().map(|token| token.nll).sum());
+    item.kl_divergence = compared.then(|| tokens.iter().map(|token| token.kl).sum());
+    item.top1_agree = compared.then(|| tokens.iter().filter(|token| token.agrees).count() as u64);
+    item.token_kl_divergences = compared.then(|| tokens.iter().map(|token| token.kl).collect());
 }
 
 /// `None` if a logit is not finite.
-fn sums(example: &Example, logits: &[f32], theirs: Option<&[f32]>, vocab: usize) -> Option<Sums> {
+fn tokens(example: &Example, logits: &[f32], theirs: Option<&[f32]>, vocab: usize) -> Option<Vec<Token>> {
     let from = example.tokens.len() - rows(example);
     let places: Vec<usize> = example.scored.iter().cloned().flatten().collect();
     let row = |place: usize| (place - from) * vocab..(place - from + 1) * vocab;
-    let each: Vec<Option<Sums>> = places
+    // Through a list, so that the first error is that of the first token.
+    let each: Vec<Option<Token>> = places
         .par_iter()
         .map(|&place| {
             let target = *example.tokens.get(place)? as usize;
@@ -114,18 +127,15 @@ fn sums(example: &Example, logits: &[f32], theirs: Option<&[f32]>, vocab: usize)
             }
         })
         .collect();
-    each.into_iter().try_fold(Sums::default(), |all, one| {
-        let one = one?;
-        Some(Sums { tokens: all.tokens + one.tokens, nll: all.nll + one.nll, kl: all.kl + one.kl, agree: all.agree + one.agree })
-    })
+    each.into_iter().collect()
 }
 
-fn token(ours: &[f32], theirs: Option<&[f32]>, target: usize) -> Option<Sums> {
+fn token(ours: &[f32], theirs: Option<&[f32]>, target: usize) -> Option<Token> {
     let best = argmax(ours)?;
     let our_log = log_sum_exp(ours);
     let nll = our_log - f64::from(*ours.get(target)?);
-    let Some(theirs) = theirs else { return Some(Sums { tokens: 1, nll, kl: 0.0, agree: 0 }) };
-    let agree = u64::from(argmax(theirs)? == best);
+    let Some(theirs) = theirs else { return Some(Token { nll, kl: 0.0, agrees: false }) };
+    let agrees = argmax(theirs)? == best;
     let their_log = log_sum_exp(theirs);
     let kl: f64 = theirs
         .iter()
@@ -136,7 +146,7 @@ fn token(ours: &[f32], theirs: Option<&[f32]>, target: usize) -> Option<Sums> {
         })
         .sum();
     // Rounding can leave a zero divergence a hair below zero.
-    Some(Sums { tokens: 1, nll, kl: kl.max(0.0), agree })
+    Some(Token { nll, kl: kl.max(0.0), agrees })
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {
@@ -145,16 +155,24 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 }
 
 /// Divergences are of distributions over the same tokens of the same texts.
-fn check_same_tokens(set: &Set, model: &Model<Stored>, reference: &Model<Stored>, examples: &[Example]) -> Result<(), Failure> {
+fn check_same_tokens(
+    set: &Set,
+    model: &Model<Stored>,
+    reference: &Model<Stored>,
+    examples: &[Example],
+    n_ctx: Option<usize>,
+) -> Result<(), Failure> {
     let help = "kl_divergence and top1_agreement need a reference with the same tokenizer and chat template";
     if model.config.vocab_size != reference.config.vocab_size {
         let (ours, theirs) = (model.config.vocab_size, reference.config.vocab_size);
         return Err(Failure::new(format!("the model has {ours} tokens and the reference {theirs}")).help(help));
     }
-    for (index, example) in examples.iter().enumerate() {
-        if set.example(reference, index)?.tokens != example.tokens {
-            return Err(set.wrong(index, "is not the same tokens for the model and the reference").help(help));
-        }
+    let theirs = set.examples(reference, n_ctx)?;
+    if let Some(index) = examples.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs) {
+        return Err(set.wrong(index, "is not the same tokens for the model and the reference").help(help));
+    }
+    if examples.len() != theirs.len() {
+        return Err(Failure::new(format!("set `{}` is not the same tokens for the model and the reference", set.name)).help(help));
     }
     let differs = |id: &u32| model.tokenizer.token(*id) != reference.tokenizer.token(*id);
     match (0..model.config.vocab_size as u32).find(differs) {
@@ -170,13 +188,13 @@ mod tests {
     #[test]
     fn a_divergence_is_that_of_the_textbook() {
         let (ours, theirs) = ([0.0f32, 1.0, -1.0], [0.5f32, 0.5, 0.0]);
-        let sums = token(&ours, Some(&theirs), 1).unwrap();
+        let found = token(&ours, Some(&theirs), 1).unwrap();
         // p = softmax(theirs), q = softmax(ours), by Python's math in doubles.
-        assert!((sums.nll - 0.407_605_964_444_380).abs() < 1e-12, "{}", sums.nll);
-        assert!((sums.kl - 0.182_282_414_116_245).abs() < 1e-12, "{}", sums.kl);
-        assert_eq!(sums.agree, 0);
+        assert!((found.nll - 0.407_605_964_444_380).abs() < 1e-12, "{}", found.nll);
+        assert!((found.kl - 0.182_282_414_116_245).abs() < 1e-12, "{}", found.kl);
+        assert!(!found.agrees);
         let same = token(&ours, Some(&ours), 1).unwrap();
-        assert_eq!((same.kl, same.agree), (0.0, 1));
+        assert_eq!((same.kl, same.agrees), (0.0, true));
     }
 
     #[test]

@@ -54,8 +54,50 @@ impl Set {
         expected.ok_or_else(|| self.wrong(index, "has no completion to compare an answer with"))
     }
 
+    /// What is scored: each record, or, with `n_ctx`, windows of the texts.
+    pub fn examples(&self, model: &Model<Stored>, n_ctx: Option<usize>) -> Result<Vec<Example>, Failure> {
+        match n_ctx {
+            None => (0..self.records.len()).map(|index| self.example(model, index)).collect(),
+            Some(n_ctx) => self.windows(model, n_ctx),
+        }
+    }
+
+    /// The texts, joined by line ends, as windows of `n_ctx` tokens of which the second half is scored, given the first; what is left over is dropped.
+    /// This is the protocol of llama.cpp's `perplexity`: there, too, BOS takes the place of a window's first token if the tokenizer adds one.
+    fn windows(&self, model: &Model<Stored>, n_ctx: usize) -> Result<Vec<Example>, Failure> {
+        let limit = model.config.max_position_embeddings;
+        if n_ctx > limit {
+            return Err(Failure::new(format!("`n_ctx` is {n_ctx}; the model takes {limit} tokens")));
+        }
+        let mut joined = String::new();
+        for (index, record) in self.records.iter().enumerate() {
+            let Record::Text(text) = record else {
+                return Err(self
+                    .wrong(index, "is not a plain text")
+                    .help("with `n_ctx`, texts are joined and cut into windows; conversations cannot be"));
+            };
+            joined.push_str(if index == 0 { "" } else { "\n" });
+            joined.push_str(text);
+        }
+        let bos = model.tokenizer.bos.as_ref().map(|bos| bos.id).filter(|_| model.tokenizer.adds_bos());
+        let mut tokens: Vec<u32> = bos.into_iter().collect();
+        tokens.extend(model.tokenizer.encode(&joined).map_err(|error| cannot(&format!("read the texts of set `{}`", self.name), error))?);
+        let windows: Vec<Example> = tokens
+            .chunks_exact(n_ctx)
+            .map(|window| {
+                let mut tokens = window.to_vec();
+                tokens.iter_mut().take(1).zip(bos).for_each(|(first, bos)| *first = bos);
+                Example { tokens, scored: std::iter::once(n_ctx / 2 + 1..n_ctx).collect() }
+            })
+            .collect();
+        if windows.is_empty() {
+            return Err(Failure::new(format!("set `{}` has {} tokens, less than one window of {n_ctx}", self.name, tokens.len())));
+        }
+        Ok(windows)
+    }
+
     /// The tokens to score.
-    pub fn example(&self, model: &Model<Stored>, index: usize) -> Result<Example, Failure> {
+    fn example(&self, model: &Model<Stored>, index: usize) -> Result<Example, Failure> {
         let encoder: Encoder = model.encoder();
         let example = match self.records.get(index) {
             Some(Record::Pair { prompt, completion: Some(completion) }) => encoder.pair(prompt, completion),

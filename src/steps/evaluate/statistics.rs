@@ -16,48 +16,109 @@ pub struct Resampling {
     pub seed: u64,
 }
 
-/// A quantity's parts, item by item, above and below the line.
+/// What a figure of some items, drawn with repetition, is made of.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Terms {
-    kind: MetricKind,
-    parts: Vec<(f64, f64)>,
+pub enum Terms {
+    /// A quotient of sums: the items' parts above and below the line.
+    Quotient(MetricKind, Vec<(f64, f64)>),
+    /// A percentile of the tokens of all items.
+    Percentile(Tokens),
+}
+
+/// Values of tokens, the largest first, each with its item, and how many tokens each item has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    share: f64,
+    falling: Vec<(f64, usize)>,
+    counts: Vec<usize>,
+}
+
+impl Tokens {
+    /// `None` if there is no token. `share` of them lie at or below the figure (nearest rank).
+    pub fn new<'a>(share: f64, items: impl Iterator<Item = &'a [f64]>) -> Option<Tokens> {
+        let (mut falling, mut counts) = (Vec::new(), Vec::new());
+        for (item, values) in items.enumerate() {
+            falling.extend(values.iter().map(|value| (*value, item)));
+            counts.push(values.len());
+        }
+        falling.sort_by(|a, b| b.0.total_cmp(&a.0));
+        (!falling.is_empty()).then_some(Tokens { share, falling, counts })
+    }
+
+    fn figure(&self, places: impl Iterator<Item = usize>) -> Option<f64> {
+        let (mut drawn, mut all) = (vec![0u64; self.counts.len()], 0u64);
+        for place in places {
+            *drawn.get_mut(place)? += 1;
+            all += self.counts[place] as u64;
+        }
+        // Of 1,000 tokens the 990th from below is the eleventh from above.
+        let mut above = all - ((all as f64 * self.share).ceil() as u64).min(all);
+        for (value, item) in &self.falling {
+            match above.checked_sub(drawn[*item]) {
+                Some(left) => above = left,
+                None => return Some(*value),
+            }
+        }
+        None
+    }
+
+    /// The figure for another share.
+    pub fn at(&self, share: f64) -> Option<f64> {
+        let (rank, last) = ((self.falling.len() as f64 * share).ceil() as usize, self.falling.len() - 1);
+        self.falling.get(last - rank.saturating_sub(1).min(last)).map(|(value, _)| *value)
+    }
 }
 
 impl Terms {
     /// `None` unless every item was measured and something is below the line.
     pub fn of(kind: MetricKind, items: &[Item]) -> Option<Terms> {
+        if let Some(share) = kind.percentile() {
+            let tokens: Vec<&[f64]> = items.iter().map(|item| item.token_kl_divergences.as_deref()).collect::<Option<_>>()?;
+            return Tokens::new(share, tokens.into_iter()).map(Terms::Percentile);
+        }
         let parts: Vec<(f64, f64)> = items.iter().map(|item| kind.terms(item)).collect::<Option<_>>()?;
         let below: f64 = parts.iter().map(|(_, below)| below).sum();
-        (below > 0.0).then_some(Terms { kind, parts })
+        (below > 0.0).then_some(Terms::Quotient(kind, parts))
+    }
+
+    fn items(&self) -> usize {
+        match self {
+            Terms::Quotient(_, parts) => parts.len(),
+            Terms::Percentile(tokens) => tokens.counts.len(),
+        }
     }
 
     fn figure(&self, places: impl Iterator<Item = usize>) -> Option<f64> {
+        let (kind, parts) = match self {
+            Terms::Quotient(kind, parts) => (kind, parts),
+            Terms::Percentile(tokens) => return tokens.figure(places),
+        };
         let (mut above, mut below) = (0.0, 0.0);
         for place in places {
-            let (a, b) = self.parts.get(place).copied().unwrap_or_default();
+            let (a, b) = parts.get(place).copied().unwrap_or_default();
             above += a;
             below += b;
         }
-        (below > 0.0).then(|| self.kind.figure(above / below))
+        (below > 0.0).then(|| kind.figure(above / below))
     }
 
     fn value(&self) -> f64 {
-        self.figure(0..self.parts.len()).unwrap_or(f64::NAN)
+        self.figure(0..self.items()).unwrap_or(f64::NAN)
     }
 }
 
 /// A figure and its 95 % percentile interval.
 pub fn metric(terms: &Terms, by: Resampling) -> Metric {
-    interval(terms.value(), resampled(by, terms.parts.len(), |places| terms.figure(places.iter().copied())))
+    interval(terms.value(), resampled(by, terms.items(), |places| terms.figure(places.iter().copied())))
 }
 
 /// `of` less `from`, both on the same items: each resample draws the same items for both.
 pub fn difference(of: &Terms, from: &Terms, by: Resampling) -> Option<Metric> {
-    if of.parts.len() != from.parts.len() {
+    if of.items() != from.items() {
         return None;
     }
     let both = |places: &[usize]| Some(of.figure(places.iter().copied())? - from.figure(places.iter().copied())?);
-    Some(interval(of.value() - from.value(), resampled(by, of.parts.len(), both)))
+    Some(interval(of.value() - from.value(), resampled(by, of.items(), both)))
 }
 
 /// The figure of every resample, in ascending order; resamples in which nothing is below the line are left out.
@@ -161,7 +222,7 @@ mod tests {
         assert!((drop.value - 0.01).abs() < 1e-12);
         assert!(drop.high - drop.low < 0.02, "{drop:?}");
         assert!(drop.low > 0.0);
-        assert!(difference(&more, &Terms { parts: vec![], ..less }, BY).is_none());
+        assert!(difference(&more, &Terms::Quotient(MetricKind::ExactMatch, vec![]), BY).is_none());
     }
 
     #[test]
@@ -171,5 +232,22 @@ mod tests {
         assert!((metric(&terms, BY).value - std::f64::consts::E).abs() < 1e-12);
         assert!(Terms::of(MetricKind::Perplexity, &[item(0.0, 0)]).is_none());
         assert!(Terms::of(MetricKind::Perplexity, &[Item::default()]).is_none());
+    }
+
+    #[test]
+    fn a_percentile_is_of_all_tokens() {
+        let item = |values: std::ops::Range<u32>| Item { token_kl_divergences: Some(values.map(f64::from).collect()), ..Item::default() };
+        let items = [item(0..10), item(900..1000), item(10..900)];
+        let terms = Terms::of(MetricKind::KlDivergenceP99, &items).unwrap();
+        assert_eq!(terms.value(), 989.0);
+        // The second item twice, the others not at all: every token counts twice.
+        assert_eq!(terms.figure([1, 1].into_iter()), Some(998.0));
+        assert_eq!(terms.figure([0].into_iter()), Some(9.0));
+        let found = metric(&terms, BY);
+        assert!(found.low <= 989.0 && found.high >= 989.0 && found.high <= 999.0 && found.low >= 9.0, "{found:?}");
+        let Terms::Percentile(tokens) = terms else { panic!("a percentile") };
+        assert_eq!([0.0, 0.01, 0.5, 0.99, 0.999, 1.0].map(|share| tokens.at(share).unwrap()), [0.0, 9.0, 499.0, 989.0, 998.0, 999.0]);
+        assert!(Terms::of(MetricKind::KlDivergenceP99, &[Item::default()]).is_none());
+        assert!(Tokens::new(0.99, std::iter::empty()).is_none());
     }
 }

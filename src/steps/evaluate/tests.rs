@@ -288,3 +288,54 @@ fn gates_pass_fail_and_fail_fatally() {
     assert!(fatal.message.starts_with("a fatal gate failed: perplexity on seen is ") && fatal.message.ends_with(", max 1.5"), "{fatal}");
     assert!(!bench.path("g5").join("verdict.json").exists());
 }
+
+#[test]
+fn plain_texts_are_scored_in_windows() {
+    let texts = ["The fridge keeps the vaccines", "at four degrees.", "When the power fails, the nurse moves them."];
+    let bench = Bench::new(&texts.map(|text| json!({"text": text})));
+    let inputs = [("model", "model1"), ("reference", "model2")];
+    let metrics = ["perplexity", "kl_divergence", "kl_divergence_p99"];
+    let params = json!({"metrics": metrics, "resamples": 200, "seed": 1, "n_ctx": 16});
+    let out = bench.run("measure", params, &inputs, "windows").unwrap();
+    let items: Vec<Item> = sets::read_lines(&out.join("items/seen.jsonl")).unwrap();
+    let joined = texts.join("\n");
+    assert_eq!(items.len(), joined.len() / 16);
+    // Against scoring the same bytes by hand.
+    let model = Model::open(&bench.path("model1")).unwrap();
+    let bytes = model.tokenizer.encode(&joined).unwrap();
+    let scored = crate::model::Scored { tokens: bytes[16..32].to_vec(), from: 9 };
+    let mut nll = 0.0;
+    let each = model.score(&[scored], &mut |_, logits| {
+        for (row, target) in logits.chunks(model.config.vocab_size).zip(&bytes[25..32]) {
+            let sum: f64 = row.iter().map(|x| libm::exp(f64::from(*x))).sum();
+            nll += libm::log(sum) - f64::from(row[*target as usize]);
+        }
+    });
+    each.unwrap();
+    assert_eq!(items[1].tokens, Some(7));
+    assert!((items[1].nll.unwrap() / nll - 1.0).abs() < 1e-9, "{:?} {nll}", items[1].nll);
+    let set = &report(&out).sets["seen"];
+    let (least, most) = (set.kl_percentiles["0"], set.kl_percentiles["100"]);
+    let p99 = set.metrics["kl_divergence_p99"];
+    assert!(least <= set.kl_percentiles["50"] && p99.value <= most && p99.value == set.kl_percentiles["99"]);
+    let all = items.iter().flat_map(|item| item.token_kl_divergences.as_ref().unwrap());
+    assert_eq!(all.clone().count(), 7 * items.len());
+    assert_eq!(all.copied().fold(0.0, f64::max), most);
+    // What cannot be cut is named; so is what is too short.
+    let refused = |lines: &[Value], n_ctx: usize, name: &str| {
+        let bench = Bench::new(lines);
+        let params = json!({"metrics": ["perplexity"], "resamples": 200, "seed": 1, "n_ctx": n_ctx});
+        bench.run("measure", params, &[("model", "model1")], name).unwrap_err().message
+    };
+    assert!(refused(&pairs(2), 16, "a").contains("item 0 of set `seen` is not a plain text"));
+    assert!(refused(&[json!({"text": "short"})], 16, "b").contains("less than one window"));
+    assert!(refused(&[json!({"text": "long"})], 1 << 19, "c").contains("the model takes"));
+}
+
+#[test]
+fn windows_have_no_answers() {
+    let mut wrong = declared(&["exact_match"], json!([]));
+    wrong.params.insert("n_ctx".into(), json!(512));
+    let problems = Evaluate.expand(&wrong).unwrap_err();
+    assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["n_ctx"]);
+}
