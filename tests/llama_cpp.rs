@@ -11,7 +11,7 @@ use slmops::base::Cancel;
 use slmops::kernels::rng;
 use slmops::model::chat::Ending;
 use slmops::model::quant::{BlockType, dequantize, quantize};
-use slmops::model::{Activation, ChatTemplate, Config, Generate, Message, Model, Tokenizer, Weights, gguf};
+use slmops::model::{Activation, ChatTemplate, Config, Family, Features, Generate, Message, Model, Tokenizer, Weights, gguf};
 use slmops::steps::dataset::record::{self, Record};
 use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
@@ -106,6 +106,7 @@ fn tokenizer() -> Tokenizer {
 
 fn config(layers: usize, hidden_size: usize, tie_word_embeddings: bool) -> Config {
     Config {
+        family: Family::Llama,
         vocab_size: 272,
         hidden_size,
         intermediate_size: 512,
@@ -122,6 +123,7 @@ fn config(layers: usize, hidden_size: usize, tie_word_embeddings: bool) -> Confi
         bos_token_id: None,
         eos_token_id: Some(0),
         pad_token_id: None,
+        features: Features::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::error::read_limited;
-use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, safetensors};
+use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, pickle, safetensors};
 use crate::base::files;
 
 const MAX_JSON: u64 = 16 << 20;
@@ -15,6 +15,9 @@ const MAX_TEMPLATE: u64 = 256 << 10;
 pub fn gguf_file(path: &Path) -> Result<Option<PathBuf>, ModelError> {
     let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
     if !path.is_dir() {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(pickle::is_one) {
+            return Err(pickle::refusal(path));
+        }
         return Ok(is_gguf(path).then(|| path.to_path_buf()));
     }
     if path.join("config.json").exists() {
@@ -57,7 +60,7 @@ pub fn load_encoder(folder: &Path) -> Result<(Tokenizer, ChatTemplate), ModelErr
 pub fn save(model: &Model, folder: &Path) -> Result<(), ModelError> {
     let write = |name: &str, bytes: &[u8]| write_file(&folder.join(name), bytes);
     write("config.json", &model.config.to_json())?;
-    safetensors::write(&folder.join("model.safetensors"), &model.weights)?;
+    safetensors::write_model(&folder.join("model.safetensors"), model)?;
     let generation = json!({
         "bos_token_id": model.config.bos_token_id,
         "do_sample": false,

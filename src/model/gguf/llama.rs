@@ -12,7 +12,7 @@ use crate::model::decoder::Pairs;
 use crate::model::quant::{BlockType, quantize};
 use crate::model::stored::Span;
 use crate::model::weights::{Layout, Tensor};
-use crate::model::{Activation, ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, Weights};
+use crate::model::{Activation, ChatTemplate, Config, Family, Features, Model, ModelError, Stored, Tokenizer, Weights};
 
 /// `(part of a layer as Hugging Face names it, as GGUF names it)`
 const PARTS: [(&str, &str); 9] = [
@@ -152,6 +152,9 @@ pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, M
 
 /// llama.cpp's `llama` has SwiGLU and full attention, and no key for anything else.
 fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
+    if config.family != Family::Llama || config.features != Features::default() {
+        return Err(ModelError::unsupported(format!("a {:?} in a GGUF file", config.family), "only a plain Llama is written"));
+    }
     if config.hidden_act != Activation::Silu {
         return Err(ModelError::unsupported("an MLP with GeLU", "llama.cpp's Llama has SwiGLU only; train with `hidden_act = \"silu\"`"));
     }
@@ -234,7 +237,7 @@ fn span(file: &Gguf, tensor: &Tensor, path: &Path) -> Result<Span, ModelError> {
         let shape: Vec<usize> = tensor.shape.iter().rev().copied().collect();
         return Err(wrong(path, format!("tensor `{theirs}` has shape {:?}, not {shape:?}", found.shape)));
     }
-    Ok(Span { file: Arc::clone(&file.map), bytes: found.bytes.clone(), ty: found.ty })
+    Ok(Span { file: Arc::clone(&file.map), bytes: found.bytes.clone(), ty: found.ty, offset: 0.0 })
 }
 
 fn wrong(path: &Path, why: String) -> ModelError {
@@ -249,6 +252,7 @@ fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
     let hidden_size = fields.size("llama.embedding_length", None)?;
     let head_dim = fields.size("llama.attention.key_length", hidden_size.checked_div(heads))?;
     let config = Config {
+        family: Family::Llama,
         vocab_size: embedding.shape.get(1).copied().unwrap_or(0),
         hidden_size,
         intermediate_size: fields.size("llama.feed_forward_length", None)?,
@@ -265,6 +269,7 @@ fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
         bos_token_id: fields.token("tokenizer.ggml.bos_token_id")?,
         eos_token_id: fields.token("tokenizer.ggml.eos_token_id")?,
         pad_token_id: fields.token("tokenizer.ggml.padding_token_id")?,
+        features: Features::default(),
     };
     for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
         let size = fields.size(key, Some(head_dim))?;
