@@ -169,7 +169,7 @@ fn every_mixture_is_llama_quantizes_own() {
                 .weights
                 .iter()
                 .zip(types(&model, name))
-                .map(|((name, _, _), ty)| (gguf::llama::tensor_name(name).expect("a name"), json!(ty.name())))
+                .map(|((name, _, _), ty)| (gguf::llama::tensor_name(model.config.family, name).expect("a name"), json!(ty.name())))
                 .collect();
             assert_eq!(ours, found[name], "{name}, hidden size {}", model.config.hidden_size);
         }

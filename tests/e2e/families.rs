@@ -1,12 +1,15 @@
-//! transformers judges the architectures: small random models that it made, in shards and in mixed types, loaded, opened, run and written again.
+//! transformers judges the architectures: small random models that it made, in shards and in mixed types, loaded, opened, run and written again. llama.cpp
+//! judges the GGUF files that are made of them.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use slmops::model::decoder::Tensors;
 use slmops::model::generate::argmax;
-use slmops::model::{Generate, Model, Scored};
+use slmops::model::quant::BlockType;
+use slmops::model::{Generate, Model, ModelError, Scored, gguf};
 
 use crate::peers::{peers, python};
 
@@ -18,7 +21,7 @@ struct Case {
 }
 
 /// The class that transformers makes of each folder.
-const MODELS: [(&str, &str); 13] = [
+const MODELS: [(&str, &str); 14] = [
     ("llama2", "LlamaForCausalLM"),
     ("llama3", "LlamaForCausalLM"),
     ("llama-linear", "LlamaForCausalLM"),
@@ -32,7 +35,12 @@ const MODELS: [(&str, &str); 13] = [
     ("phi3", "Phi3ForCausalLM"),
     ("phi4-mini", "Phi3ForCausalLM"),
     ("smollm3", "SmolLM3ForCausalLM"),
+    ("smollm3-window", "SmolLM3ForCausalLM"),
 ];
+
+/// What llama.cpp takes for granted of an architecture keeps these out of its files.
+const NO_GGUF: [&str; 4] = ["mistral", "qwen2-window", "gemma3-long", "smollm3-window"];
+
 
 /// Of the largest logit.
 const TOLERANCE: f32 = 1e-5;
@@ -78,6 +86,7 @@ fn judge(folder: &Path, name: &str) {
     assert!(far < TOLERANCE, "{name}: {far:e}");
     assert_eq!(logits(&Model::open(folder).expect("the same"), &sequences), ours, "{name} opened");
     answers_are_those_of_whole_sequences(name, &model);
+    in_gguf(folder, name, &model, &sequences, &ours);
     let again = folder.join("again");
     std::fs::create_dir(&again).expect("a folder");
     model.save(&again).expect("a written model");
@@ -87,9 +96,54 @@ fn judge(folder: &Path, name: &str) {
     assert!(far < TOLERANCE, "{name} again: {far:e}");
 }
 
+fn save_gguf(model: &Model, path: &Path) -> Result<(), ModelError> {
+    let types = vec![BlockType::F32; model.weights.layout.tensors.len()];
+    gguf::save(path, model, 0, &types, &mut |_| ControlFlow::Continue(()))
+}
+
+/// The same model by way of a GGUF file, to the bit; and what llama.cpp makes of the file, which keeps keys and values in 16 bits.
+fn in_gguf(folder: &Path, name: &str, model: &Model, sequences: &[Vec<u32>], ours: &[Vec<f32>]) {
+    let path = folder.join("model.gguf");
+    let saved = save_gguf(model, &path);
+    if NO_GGUF.contains(&name) {
+        let error = saved.expect_err("a refusal").to_string();
+        assert!(error.contains("llama.cpp's `"), "{name}: {error}");
+        return;
+    }
+    saved.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let read = Model::load(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(read.weights.data, model.weights.data, "{name} from GGUF");
+    // A Llama 3's numbers that are not those of the real one are kept as factors.
+    let far = distance(&logits(&read, sequences), ours);
+    assert!(far < if name == "llama3" { 1e-6 } else { f32::MIN_POSITIVE }, "{name} from GGUF: {far:e}");
+    assert_eq!(logits(&Model::open(&path).expect("the same"), sequences), logits(&read, sequences), "{name} opened from GGUF");
+    let again = folder.join("again.gguf");
+    save_gguf(&read, &again).expect("a written file");
+    assert!(std::fs::read(&path).expect("a file") == std::fs::read(&again).expect("a file"), "{name}: another file");
+    // llama.cpp sees all tokens in a Phi-3, and decides by the room for them whether they are many.
+    let judged = match name {
+        "phi3" => return,
+        "phi4-mini" => 1,
+        _ => sequences.len(),
+    };
+    let mut rows = ours.iter();
+    let cases: Vec<_> = sequences[..judged]
+        .iter()
+        .map(|tokens| json!({"tokens": tokens, "logits": rows.by_ref().take(tokens.len()).collect::<Vec<_>>()}))
+        .collect();
+    let cases_path = folder.join("llama_cpp.json");
+    std::fs::write(&cases_path, Value::from(cases).to_string()).expect("a file");
+    let libraries = peers().join("llama.cpp");
+    let found = python("llama_cpp.py", &[&libraries, Path::new("logits"), &path, &cases_path]);
+    let number = |key: &str| found[key].as_f64().expect("a number");
+    println!("{name}: llama.cpp {:e}", number("worst") / number("largest"));
+    assert!(number("worst") < 5e-3 * number("largest"), "{name}: {found}");
+}
+
 #[test]
 fn transformers_says_the_same_of_every_architecture() {
     assert!(peers().join("venv/.done-torch-2").exists(), "PEER MISSING: transformers; run: bash tests/peers/install.sh");
+    assert!(peers().join("llama.cpp").exists(), "PEER MISSING: llama.cpp; run: bash tests/peers/install.sh");
     let space = tempfile::tempdir().expect("a folder");
     let made = python("families.py", &[Path::new("make"), space.path()]);
     assert_eq!(made["models"].as_array().map(Vec::len), Some(MODELS.len()));

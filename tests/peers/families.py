@@ -33,28 +33,31 @@ MODELS = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}, "bf16 shards"),
     "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}, "f32"),
     "qwen3": ("Qwen3", {"head_dim": 24, "tie_word_embeddings": False}, "mixed"),
-    "gemma3": ("Gemma3", {"head_dim": 24, "sliding_window": 8, "sliding_window_pattern": 3, "num_key_value_heads": 1,
-                          "query_pre_attn_scalar": 40, "tie_word_embeddings": True}, "bf16 shards"),
-    "gemma3-long": ("Gemma3", {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16,
+    "gemma3": ("Gemma3", {"head_dim": 24, "sliding_window": 8, "num_hidden_layers": 7, "num_key_value_heads": 1,
+                          "query_pre_attn_scalar": 24, "tie_word_embeddings": True}, "bf16 shards"),
+    "gemma3-long": ("Gemma3", {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 40,
                                "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "f32"),
     "phi3": ("Phi3", {"num_key_value_heads": 4, "sliding_window": 8, "tie_word_embeddings": False}, "bf16 shards"),
     "phi4-mini": ("Phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 16, "tie_word_embeddings": True}, "f32"),
-    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2, "tie_word_embeddings": True}, "bf16 shards"),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "tie_word_embeddings": True}, "bf16 shards"),
+    "smollm3-window": ("SmolLM3", {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 8}, "f32"),
 }
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def tokenizer():
-    """Bytes as tokens, the end of a text before them."""
+    """Bytes as tokens, the end of a text before them, three merges behind."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(sorted({*range(256)} - {*printable}))}
     vocab = {"<|endoftext|>": 0} | {letters[byte]: byte + 1 for byte in range(256)}
+    merges = [["t", "h"], ["th", "e"], ["\u0120", "the"]]
+    vocab |= {left + right: 257 + i for i, (left, right) in enumerate(merges)}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     end = {"id": 0, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None, "added_tokens": [end],
             "pre_tokenizer": byte_level, "decoder": byte_level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                      "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []}}
+                      "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": merges}}
 
 
 def fill(model, kind):

@@ -7,12 +7,12 @@ pub mod rope;
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
-pub use rope::RopeScaling;
+pub use rope::{RopeScaling, Yarn};
 
 /// Anything larger is not a small language model but a mangled file.
 const MAX_VOCAB: u64 = 1 << 20;
 const MAX_WIDTH: u64 = 1 << 17;
-const MAX_LAYERS: u64 = 512;
+pub(super) const MAX_LAYERS: u64 = 512;
 const MAX_HEADS: u64 = 1024;
 const MAX_HEAD_DIM: u64 = 1024;
 const MAX_POSITIONS: u64 = 1 << 22;

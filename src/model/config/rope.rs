@@ -52,7 +52,7 @@ impl Config {
             RopeScaling::None => same(plain),
             RopeScaling::Linear { factor } => same(plain.iter().map(|turn| turn / f64::from(*factor)).collect()),
             RopeScaling::Llama3 { .. } => {
-                let factors = self.features.rope_scaling.llama3_factors(&plain).unwrap_or_default();
+                let factors = self.features.rope_scaling.llama3_factors(&plain);
                 same(plain.iter().zip(factors).map(|(turn, factor)| turn / factor).collect())
             }
             RopeScaling::Yarn(yarn) => {
@@ -65,6 +65,12 @@ impl Config {
                 Turns { short: divided(short_factor), long, magnitude: f64::from(*attention_factor) }
             }
         }
+    }
+
+    /// What a Llama 3.1 divides its turns by, as llama.cpp's files have it.
+    pub fn llama3_factors(&self) -> Vec<f32> {
+        let plain = plain(self.rope_theta, self.rotary_dim());
+        self.features.rope_scaling.llama3_factors(&plain).iter().map(|factor| *factor as f32).collect()
     }
 
     /// How positions turn the heads of layers with a window, where that differs.
@@ -81,8 +87,8 @@ fn plain(theta: f32, dim: usize) -> Vec<f64> {
 
 impl RopeScaling {
     /// What Llama 3.1 divides plain turns by.
-    pub fn llama3_factors(&self, plain: &[f64]) -> Option<Vec<f64>> {
-        let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } = self else { return None };
+    fn llama3_factors(&self, plain: &[f64]) -> Vec<f64> {
+        let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } = self else { return Vec::new() };
         let (factor, low, high) = (f64::from(*factor), f64::from(*low_freq_factor), f64::from(*high_freq_factor));
         let of = |turn: &f64| {
             // How many times the pair turned around in the first training's longest sequence.
@@ -96,7 +102,7 @@ impl RopeScaling {
                 }
             }
         };
-        Some(plain.iter().map(of).collect())
+        plain.iter().map(of).collect()
     }
 
     pub(super) fn check(&self, config: &Config) -> Result<(), ModelError> {
@@ -157,6 +163,10 @@ impl Yarn {
     /// The paper's 0.1 · ln s + 1.
     pub fn default_attention_factor(factor: f32) -> f32 {
         if factor <= 1.0 { 1.0 } else { (0.1 * ln64(f64::from(factor)) + 1.0) as f32 }
+    }
+
+    pub fn has_default_attention_factor(&self) -> bool {
+        (self.attention_factor - Yarn::default_attention_factor(self.factor)).abs() <= 1e-6 * self.attention_factor
     }
 
     /// Fast turns are left alone, slow ones divided by the factor; between them a ramp.

@@ -107,7 +107,7 @@ fn what_we_cannot_run_is_named() {
         let path = space.path().join("x.gguf");
         let mut metadata = llama::metadata(&model, 0).unwrap();
         change(&mut metadata);
-        let plans: Vec<_> = model.weights.iter().map(|(name, shape, _)| llama::plan(name, shape, BlockType::F32).unwrap()).collect();
+        let plans: Vec<_> = model.weights.iter().map(|(name, shape, _)| llama::plan(&model.config, name, shape, BlockType::F32).unwrap()).collect();
         let mut writer = Writer::create(&path, &metadata, &plans).unwrap();
         for plan in &plans {
             writer.tensor(&vec![0; plan.size_bytes().unwrap()]).unwrap();
@@ -128,7 +128,7 @@ fn what_we_cannot_run_is_named() {
         ("llama.block_count", Value::U32(1), "blk.1"),
         ("llama.block_count", Value::U64(u64::MAX), "num_hidden_layers"),
         ("llama.embedding_length", Value::U32(64), "shape"),
-        ("llama.rope.scaling.type", Value::from("yarn"), "scaled rotary positions"),
+        ("llama.rope.scaling.type", Value::from("su"), "scaled rotary positions (su)"),
         ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
         ("llama.expert_count", Value::U32(8), "expert_count"),
         ("tokenizer.ggml.model", Value::from("llama"), "byte-level BPE"),
