@@ -17,6 +17,8 @@ use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
 
+#[path = "llama_cpp/cutting.rs"]
+mod cutting;
 #[path = "llama_cpp/smollm2.rs"]
 mod smollm2;
 

@@ -41,7 +41,6 @@ const MODELS: [(&str, &str); 14] = [
 /// What llama.cpp takes for granted of an architecture keeps these out of its files.
 const NO_GGUF: [&str; 4] = ["mistral", "qwen2-window", "gemma3-long", "smollm3-window"];
 
-
 /// Of the largest logit.
 const TOLERANCE: f32 = 1e-5;
 
@@ -137,7 +136,7 @@ fn in_gguf(folder: &Path, name: &str, model: &Model, sequences: &[Vec<u32>], our
     let found = python("llama_cpp.py", &[&libraries, Path::new("logits"), &path, &cases_path]);
     let number = |key: &str| found[key].as_f64().expect("a number");
     println!("{name}: llama.cpp {:e}", number("worst") / number("largest"));
-    assert!(number("worst") < 5e-3 * number("largest"), "{name}: {found}");
+    assert!(number("worst") < 1e-2 * number("largest"), "{name}: {found}");
 }
 
 #[test]

@@ -113,7 +113,10 @@ pub fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
             return refuse("layer_types".to_string(), "lets every sixth layer see all tokens, and no other");
         }
         if config.sliding_window.is_none() || *rope_local_theta != Some(GEMMA3_LOCAL_THETA) {
-            return refuse("sliding_window or rope_local_base_freq".to_string(), "has a window, and 10000 as the base of layers that have it");
+            return refuse(
+                "sliding_window or rope_local_base_freq".to_string(),
+                "has a window, and 10000 as the base of layers that have it",
+            );
         }
         if *query_pre_attn_scalar != Some(gemma3_scalar(config)) {
             return refuse("query_pre_attn_scalar".to_string(), "has the size of a head there (with 62 layers, hidden_size by heads)");

@@ -185,7 +185,7 @@ impl Checked {
 }
 
 fn encoder(file: &Gguf, config: &Config, path: &Path) -> Result<(Tokenizer, ChatTemplate), ModelError> {
-    let (tokenizer, chat) = tokens::read(file, path)?;
+    let (tokenizer, chat) = tokens::read(&file.header, path)?;
     if tokenizer.vocab_size() > config.vocab_size {
         return Err(wrong(path, format!("it has {} tokens and {} embeddings", tokenizer.vocab_size(), config.vocab_size)));
     }

@@ -306,5 +306,10 @@ fn known_factors(config: &Config, factors: Vec<f32>) -> RopeScaling {
     if factor > 0.0 && factor.is_finite() && known.llama3_factors().iter().zip(&factors).all(is_near) {
         return llama3;
     }
-    RopeScaling::LongRope { long_factor: factors.clone(), short_factor: factors, original: config.max_position_embeddings.max(2), attention_factor: 1.0 }
+    RopeScaling::LongRope {
+        long_factor: factors.clone(),
+        short_factor: factors,
+        original: config.max_position_embeddings.max(2),
+        attention_factor: 1.0,
+    }
 }

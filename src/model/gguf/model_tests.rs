@@ -107,7 +107,8 @@ fn what_we_cannot_run_is_named() {
         let path = space.path().join("x.gguf");
         let mut metadata = llama::metadata(&model, 0).unwrap();
         change(&mut metadata);
-        let plans: Vec<_> = model.weights.iter().map(|(name, shape, _)| llama::plan(&model.config, name, shape, BlockType::F32).unwrap()).collect();
+        let plans: Vec<_> =
+            model.weights.iter().map(|(name, shape, _)| llama::plan(&model.config, name, shape, BlockType::F32).unwrap()).collect();
         let mut writer = Writer::create(&path, &metadata, &plans).unwrap();
         for plan in &plans {
             writer.tensor(&vec![0; plan.size_bytes().unwrap()]).unwrap();
@@ -131,7 +132,7 @@ fn what_we_cannot_run_is_named() {
         ("llama.rope.scaling.type", Value::from("su"), "scaled rotary positions (su)"),
         ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
         ("llama.expert_count", Value::U32(8), "expert_count"),
-        ("tokenizer.ggml.model", Value::from("llama"), "byte-level BPE"),
+        ("tokenizer.ggml.model", Value::from("llama"), "scores is missing"),
         ("tokenizer.ggml.pre", Value::from("tekken"), "tekken"),
         ("tokenizer.ggml.eos_token_id", Value::U32(9999), "eos_token_id"),
         ("tokenizer.ggml.merges", Value::Array(Array::String(vec!["nomerge".into()])), "merge"),

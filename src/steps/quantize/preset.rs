@@ -1,7 +1,7 @@
 //! Which block type each tensor gets: llama-quantize's mixtures, its fallbacks where rows do not divide, and what the user overrides.
 
-use crate::model::{Config, Family};
 use crate::model::quant::BlockType;
+use crate::model::{Config, Family};
 
 /// A `type` of the manifest, as llama-quantize names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
