@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::config::json::tokens;
 use super::error::read_limited;
 use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, pickle, safetensors};
 use crate::base::files;
@@ -64,7 +65,7 @@ pub fn save(model: &Model, folder: &Path) -> Result<(), ModelError> {
     let generation = json!({
         "bos_token_id": model.config.bos_token_id,
         "do_sample": false,
-        "eos_token_id": model.config.eos_token_id,
+        "eos_token_id": model.config.ends_json(),
         "pad_token_id": model.config.pad_token_id,
     });
     write("generation_config.json", format!("{generation:#}\n").as_bytes())?;
@@ -81,19 +82,21 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     std::fs::write(path, bytes).map_err(|error| ModelError::io("write", path, error))
 }
 
-/// `generation_config.json` has the last word on where a generation ends, as in transformers.
+/// `generation_config.json` names the tokens that end an answer, as in transformers; those of `config.json` do, too.
 fn generation_tokens(folder: &Path, config: &mut Config) -> Result<(), ModelError> {
     let path = folder.join("generation_config.json");
-    if config.eos_token_id.is_some() || !path.exists() {
+    if !path.exists() {
         return Ok(());
     }
     let value = json_file(&path)?;
-    let id = match value.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.first().and_then(Value::as_u64),
-        Some(id) => id.as_u64(),
-        None => None,
-    };
-    config.eos_token_id = id.and_then(|id| u32::try_from(id).ok());
+    let ends = value.as_object().map_or_else(|| Ok(Vec::new()), |fields| tokens(fields, "eos_token_id"))?;
+    for end in ends {
+        match config.eos_token_id {
+            None => config.eos_token_id = Some(end),
+            Some(_) if config.ends(end) => {}
+            Some(_) => config.features.other_ends.push(end),
+        }
+    }
     config.check()
 }
 

@@ -189,7 +189,7 @@ impl<W: Tensors> Run<'_, W> {
 
     /// Writes the newest token down, unless it ends the answer; whether there is to be another.
     fn goes_on(&self, active: Active, answers: &mut [Vec<u32>]) -> bool {
-        if Some(active.last) == self.model.config.eos_token_id {
+        if self.model.config.ends(active.last) {
             return false;
         }
         let answer = &mut answers[active.prompt];

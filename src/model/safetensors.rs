@@ -366,6 +366,37 @@ mod tests {
         assert!(error.contains("no place for tensor `model.layers.0."), "{error}");
     }
 
+    /// Whatever tensor is missing, has another shape or another name is named.
+    #[test]
+    fn every_tensor_of_every_family_is_needed() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        for config in super::super::config::tests::of_each_family() {
+            let mut weights = Weights::zeros(&config).unwrap();
+            weights.data.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 50) as f32 * 0.5 + 1.0);
+            let model = Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::default() };
+            write_model(&path, &model).unwrap();
+            assert_eq!(read_folder(space.path(), &model.config).unwrap().data, model.weights.data);
+            let bytes = std::fs::read(&path).unwrap();
+            let length = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header: Map<String, Value> = serde_json::from_slice(&bytes[8..length]).unwrap();
+            let said = |header: &Map<String, Value>| {
+                let text = serde_json::to_vec(header).unwrap();
+                std::fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_slice(), &bytes[length..]].concat()).unwrap();
+                read_folder(space.path(), &model.config).unwrap_err().to_string()
+            };
+            for name in header.keys().filter(|name| *name != "__metadata__") {
+                let mut other = header.clone();
+                let tensor = other.remove(name).unwrap();
+                other.insert("model.stranger".to_string(), tensor.clone());
+                assert!(said(&other).contains("no place for tensor `model.stranger`"), "{name}");
+                let mut other = header.clone();
+                other[name]["shape"].as_array_mut().unwrap().push(1.into());
+                assert!(said(&other).contains(name), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn shards_are_found_by_the_index_and_only_beside_it() {
         let space = tempfile::tempdir().unwrap();

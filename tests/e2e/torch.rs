@@ -209,7 +209,7 @@ fn transformers_and_peft_open_models_and_adapters_and_say_the_same() {
         let adapter = adapter(&config);
         std::fs::write(path("base/config.json"), config.to_json()).expect("a file");
         write(&path("base"), "model", &weights, weights.data.clone());
-        adapter.save(&path("adapter")).expect("an adapter's folder");
+        adapter.save(&config, &path("adapter")).expect("an adapter's folder");
         let (mut plain, mut adapted) =
             (Decoder::new(&config).expect("a decoder"), Decoder::with_adapter(&config, &adapter).expect("a decoder"));
         let cases: Vec<Value> = examples(&config)

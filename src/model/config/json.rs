@@ -1,6 +1,8 @@
 //! `config.json`, as transformers reads and writes it for the causal language models of each family. A missing field means what it means there;
 //! what we cannot run is refused by the name of its field.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::rope::{Yarn, longrope_attention_factor};
@@ -8,6 +10,9 @@ use super::{Activation, Config, Family, Features, MAX_LAYERS, RopeScaling, wrong
 use crate::model::ModelError;
 
 type Fields = Map<String, Value>;
+
+/// Real models have up to a dozen.
+const MAX_ENDS: usize = 64;
 
 /// `model_type`, and the class that transformers makes of it.
 const FAMILIES: [(&str, &str, Family); 7] = [
@@ -37,6 +42,7 @@ impl Config {
         let max_position_embeddings = size(fields, "max_position_embeddings", kind.llama(2048))?;
         let ropes = Ropes::of(fields, kind.family)?;
         let windows = Windows::of(fields, kind, layers)?;
+        let ends = tokens(fields, "eos_token_id")?;
         let config = Config {
             family: kind.family,
             vocab_size: size(fields, "vocab_size", None)?,
@@ -53,7 +59,7 @@ impl Config {
             rope_theta: ropes.theta(kind.family)?,
             tie_word_embeddings: boolean_or(fields, "tie_word_embeddings", matches!(kind.family, Family::Gemma3 | Family::SmolLm3))?,
             bos_token_id: token(fields, "bos_token_id")?,
-            eos_token_id: token(fields, "eos_token_id")?,
+            eos_token_id: ends.first().copied(),
             pad_token_id: token(fields, "pad_token_id")?,
             features: Features {
                 rotary_dim: ropes.rotary_dim(kind.family, head_dim)?,
@@ -61,6 +67,7 @@ impl Config {
                 rope_local_theta: ropes.local_theta(kind.family)?,
                 unturned_layers: unturned_layers(fields, kind.family, layers)?,
                 full_layers: windows.full_layers,
+                other_ends: ends.into_iter().skip(1).collect(),
                 query_pre_attn_scalar: query_pre_attn_scalar(fields, kind.family)?,
                 ..Features::of(kind.family)
             },
@@ -77,7 +84,7 @@ impl Config {
             "attention_bias": false,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
+            "eos_token_id": self.ends_json(),
             "head_dim": self.head_dim,
             "hidden_act": self.hidden_act,
             "hidden_size": self.hidden_size,
@@ -103,6 +110,14 @@ impl Config {
             fields.extend(self.family_fields());
         }
         format!("{value:#}\n").into_bytes()
+    }
+
+    /// One number, or a list of several.
+    pub fn ends_json(&self) -> Value {
+        match (self.eos_token_id, self.features.other_ends.as_slice()) {
+            (end, []) => json!(end),
+            (end, others) => end.iter().chain(others).copied().map(Value::from).collect(),
+        }
     }
 
     fn names(&self) -> (&'static str, &'static str) {
@@ -307,7 +322,7 @@ fn activation(fields: &Fields, family: Family) -> Result<Activation, ModelError>
 
 fn refuse_what_we_cannot_run(fields: &Fields) -> Result<(), ModelError> {
     let refuse = |name: &str, why: &str| Err(unsupported(format!("{name} {}", short(&fields[name])), why.to_string()));
-    for name in ["attention_bias", "mlp_bias"] {
+    for name in ["attention_bias", "mlp_bias", "lm_head_bias"] {
         if boolean(fields, name)? {
             return refuse(name, "only a Qwen 2 has biases here");
         }
@@ -554,12 +569,21 @@ fn boolean_or(fields: &Fields, name: &str, default: bool) -> Result<bool, ModelE
 }
 
 fn token(fields: &Fields, name: &str) -> Result<Option<u32>, ModelError> {
+    Ok(tokens(fields, name)?.first().copied())
+}
+
+/// One token or a list of them, each once.
+pub fn tokens(fields: &Fields, name: &str) -> Result<Vec<u32>, ModelError> {
     let id = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(ids)) if !ids.is_empty() && ids.iter().all(|value| id(value).is_some()) => Ok(id(&ids[0])),
+    let found: Option<Vec<u32>> = match fields.get(name) {
+        None | Some(Value::Null) => Some(Vec::new()),
         // Some old checkpoints say -1 for "none".
-        Some(Value::Number(n)) if n.as_i64() == Some(-1) => Ok(None),
-        Some(value) => id(value).map(Some).ok_or_else(|| wrong(format!("{name} is {}, not a token", short(value)))),
-    }
+        Some(Value::Number(n)) if n.as_i64() == Some(-1) => Some(Vec::new()),
+        Some(Value::Array(ids)) if !ids.is_empty() && ids.len() <= MAX_ENDS => ids.iter().map(id).collect(),
+        Some(value) => id(value).map(|id| vec![id]),
+    };
+    let mut found = found.ok_or_else(|| wrong(format!("{name} is {}, not a token", fields.get(name).map_or_else(String::new, short))))?;
+    let mut seen = BTreeSet::new();
+    found.retain(|id| seen.insert(*id));
+    Ok(found)
 }

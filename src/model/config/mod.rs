@@ -1,7 +1,7 @@
 //! The shape of a decoder: sizes, and what some families add to a plain Llama. Knows no weights; [`json`] reads and writes `config.json`, [`rope`]
 //! knows how fast positions turn.
 
-mod json;
+pub(super) mod json;
 pub mod rope;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Features {
     pub unturned_layers: Vec<usize>,
     /// Layers that see all tokens although there is a window (Gemma 3, Qwen), ascending.
     pub full_layers: Vec<usize>,
+    /// Tokens that end an answer as `eos_token_id` does (the ends of turns of Llama 3, Gemma 3 and Phi-3).
+    pub other_ends: Vec<u32>,
 }
 
 /// A decoder of the Llama family.
@@ -106,6 +108,11 @@ impl Config {
     /// The sliding window, unless it is so wide that it hides nothing.
     pub fn window(&self) -> Option<usize> {
         self.sliding_window.filter(|window| *window < self.max_position_embeddings)
+    }
+
+    /// Whether an answer ends with this token.
+    pub fn ends(&self, token: u32) -> bool {
+        self.eos_token_id == Some(token) || self.features.other_ends.contains(&token)
     }
 
     /// The window of one layer.
@@ -166,7 +173,8 @@ impl Config {
         if !(self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return Err(wrong(format!("rope_theta is {}; it must be at least 1", self.rope_theta)));
         }
-        for (name, id) in [("bos", self.bos_token_id), ("eos", self.eos_token_id), ("pad", self.pad_token_id)] {
+        let ids = [("bos", self.bos_token_id), ("eos", self.eos_token_id), ("pad", self.pad_token_id)];
+        for (name, id) in ids.into_iter().chain(self.features.other_ends.iter().map(|id| ("eos", Some(*id)))) {
             if let Some(id) = id.filter(|id| *id as usize >= self.vocab_size) {
                 return Err(wrong(format!("{name}_token_id is {id}, but vocab_size is {}", self.vocab_size)));
             }
@@ -230,6 +238,82 @@ pub mod tests {
             pad_token_id: Some(0),
             features: Features::default(),
         }
+    }
+
+    /// A small model of each family, as a GGUF file can say it.
+    pub fn of_each_family() -> Vec<Config> {
+        let of = |family, features: Features| Config { family, features, tie_word_embeddings: false, ..tiny() };
+        let layers = 6;
+        let gemma = Features {
+            query_pre_attn_scalar: Some(4.0),
+            rope_local_theta: Some(1e4),
+            full_layers: vec![5],
+            ..Features::of(Family::Gemma3)
+        };
+        let llama3 = RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192 };
+        let yarn =
+            Yarn { factor: 4.0, original: 32, attention_factor: Yarn::default_attention_factor(4.0), beta_fast: 32.0, beta_slow: 1.0 };
+        let long = RopeScaling::LongRope { short_factor: vec![1.5], long_factor: vec![3.0], original: 32, attention_factor: 1.25 };
+        let scaled = |rope_scaling, features| Features { rope_scaling, ..features };
+        vec![
+            of(Family::Llama, Features::default()),
+            Config { head_dim: 8, rope_theta: 5e5, ..of(Family::Llama, scaled(llama3, Features::default())) },
+            of(Family::Llama, scaled(RopeScaling::Linear { factor: 2.0 }, Features::default())),
+            of(Family::Qwen2, scaled(RopeScaling::Yarn(yarn), Features::of(Family::Qwen2))),
+            of(Family::Qwen3, Features::of(Family::Qwen3)),
+            Config { hidden_act: Activation::GeluTanh, sliding_window: Some(9), num_hidden_layers: layers, ..of(Family::Gemma3, gemma) },
+            of(Family::Phi3, Features::default()),
+            of(Family::Phi3, Features { rotary_dim: Some(2), ..scaled(long, Features::default()) }),
+            Config { num_hidden_layers: layers, ..of(Family::SmolLm3, Features { unturned_layers: vec![3], ..Features::default() }) },
+        ]
+    }
+
+    #[test]
+    fn every_family_reads_back_what_it_writes() {
+        for config in of_each_family() {
+            config.check().unwrap();
+            assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+        }
+    }
+
+    /// As published, but for the lists of factors.
+    #[test]
+    fn published_files_are_understood() {
+        let llama = r#"{"architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 128000,
+            "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+            "intermediate_size": 8192, "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32,
+            "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 32.0,
+            "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            "rope_theta": 500000.0, "tie_word_embeddings": true, "vocab_size": 128256}"#;
+        let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu",
+            "hidden_size": 896, "intermediate_size": 4864, "max_position_embeddings": 32768, "max_window_layers": 21, "model_type": "qwen2",
+            "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+            "sliding_window": 32768, "tie_word_embeddings": true, "use_sliding_window": false, "vocab_size": 151936}"#;
+        let gemma = r#"{"architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null, "bos_token_id": 2,
+            "cache_implementation": "hybrid", "eos_token_id": [1, 106], "final_logit_softcapping": null, "head_dim": 256,
+            "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152, "intermediate_size": 6912, "max_position_embeddings": 32768,
+            "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1, "pad_token_id": 0,
+            "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
+            "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144}"#;
+        let smol = r#"{"architectures": ["SmolLM3ForCausalLM"], "attention_bias": false, "bos_token_id": null, "eos_token_id": 128012,
+            "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 11008, "layer_types": ["full_attention", "full_attention",
+            "full_attention", "full_attention"], "max_position_embeddings": 65536, "max_window_layers": 28, "mlp_bias": false, "model_type": "smollm3",
+            "no_rope_layer_interval": 4, "no_rope_layers": [1, 1, 1, 0], "num_attention_heads": 16, "num_hidden_layers": 4, "num_key_value_heads": 4,
+            "pad_token_id": 128004, "pretraining_tp": 2, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 5000000.0,
+            "sliding_window": null, "use_sliding_window": false, "vocab_size": 128256}"#;
+        let phi = r#"{"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "bos_token_id": 199999, "embd_pdrop": 0.0, "eos_token_id": 199999,
+            "full_attn_mod": 1, "hidden_act": "silu", "hidden_size": 3072, "interpolate_factor": 1, "intermediate_size": 8192, "lm_head_bias": false,
+            "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "phi3", "num_attention_heads": 24, "num_hidden_layers": 32,
+            "num_key_value_heads": 8, "original_max_position_embeddings": 4096, "pad_token_id": 199999, "partial_rotary_factor": 0.75,
+            "rms_norm_eps": 1e-05, "rope_scaling": {"long_factor": [FACTORS], "short_factor": [FACTORS], "type": "longrope"},
+            "rope_theta": 10000.0, "sliding_window": 262144, "tie_word_embeddings": true, "vocab_size": 200064}"#;
+        let phi = phi.replace("FACTORS", &["1.0"; 48].join(", "));
+        let read = |text: &str| Config::from_json(text.as_bytes()).unwrap();
+        assert_eq!(read(llama).features.other_ends, [128008, 128009]);
+        assert_eq!((read(qwen).head_dim, read(qwen).window()), (64, None));
+        assert_eq!((read(gemma).layer_window(4), read(gemma).layer_window(5), read(gemma).tie_word_embeddings), (Some(512), None, true));
+        assert_eq!((read(smol).features.unturned_layers, read(smol).sliding_window), (vec![3], None));
+        assert_eq!((read(&phi).rotary_dim(), read(&phi).head_dim, read(&phi).window()), (96, 128, None));
     }
 
     #[test]
@@ -322,7 +406,10 @@ pub mod tests {
 
     #[test]
     fn transformers_spellings_are_understood() {
-        assert_eq!(changed("eos_token_id", json!([2, 3])).unwrap().eos_token_id, Some(2));
+        let several = changed("eos_token_id", json!([2, 3, 2, 5])).unwrap();
+        assert_eq!((several.eos_token_id, several.features.other_ends.as_slice()), (Some(2), &[3, 5][..]));
+        assert_eq!(Config::from_json(&several.to_json()).unwrap(), several);
+        assert_eq!((1..6).map(|token| several.ends(token)).collect::<Vec<_>>(), [false, true, true, false, true]);
         assert_eq!(changed("rope_parameters", json!({"rope_theta": 5e5, "rope_type": "default"})).unwrap().rope_theta, 5e5);
         assert_eq!(changed("num_key_value_heads", Value::Null).unwrap().num_key_value_heads, 4);
         assert_eq!(changed("head_dim", Value::Null).unwrap().head_dim, 4);
@@ -358,6 +445,8 @@ pub mod tests {
             ("rms_norm_eps", json!(0.0), "rms_norm_eps"),
             ("rope_theta", json!("x"), "rope_theta"),
             ("eos_token_id", json!(37), "eos_token_id"),
+            ("eos_token_id", json!([1, 37]), "eos_token_id"),
+            ("lm_head_bias", json!(true), "lm_head_bias"),
             ("tie_word_embeddings", json!(1), "tie_word_embeddings"),
         ];
         for (name, value, expected) in cases {

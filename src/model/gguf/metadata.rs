@@ -120,7 +120,7 @@ pub fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
         bos_token_id: fields.token("tokenizer.ggml.bos_token_id")?,
         eos_token_id: fields.token("tokenizer.ggml.eos_token_id")?,
         pad_token_id: fields.token("tokenizer.ggml.padding_token_id")?,
-        features: Features::of(family),
+        features: Features { other_ends: tokens::other_ends(&file.header), ..Features::of(family) },
     };
     fields.heads(&mut config)?;
     // What follows divides by sizes.

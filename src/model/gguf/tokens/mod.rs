@@ -112,6 +112,26 @@ pub fn read(header: &Arc<Header>, path: &Path) -> Result<(Tokenizer, ChatTemplat
     Ok((tokenizer, chat.map_or_else(|| Ok(ChatTemplate::default()), ChatTemplate::new)?))
 }
 
+/// What llama.cpp takes for the end of a turn by its text, as files seldom name it.
+const TURN_ENDS: [&str; 7] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|endoftext|>"];
+
+/// Tokens that end an answer besides the file's `eos_token_id`.
+pub fn other_ends(header: &Header) -> Vec<u32> {
+    let eos = special(header, "tokenizer.ggml.eos_token_id").map(|eos| eos.id);
+    let tokens = header.get("tokenizer.ggml.tokens").and_then(Value::as_strings).unwrap_or(&[]);
+    let types = header.get("tokenizer.ggml.token_type").and_then(Value::as_i32s).unwrap_or(&[]);
+    let named = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+    let mut found: Vec<u32> = named.iter().filter_map(|key| special(header, key)).map(|end| end.id).collect();
+    for (id, (text, kind)) in tokens.iter().zip(types).enumerate() {
+        if matches!(*kind, CONTROL | USER_DEFINED) && TURN_ENDS.contains(&text.as_str()) {
+            found.extend(u32::try_from(id));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|id| Some(*id) != eos && seen.insert(*id));
+    found
+}
+
 /// The token that an entry names by its number.
 fn special(header: &Header, key: &str) -> Option<Special> {
     let id = header.get(key)?.as_u64()?;
