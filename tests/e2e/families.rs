@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use slmops::model::decoder::Tensors;
+use slmops::kernels::loss::cross_entropy;
+use slmops::model::decoder::{Batch, Decoder, Keep, Tensors};
 use slmops::model::generate::argmax;
 use slmops::model::quant::BlockType;
-use slmops::model::{Generate, Model, ModelError, Scored, gguf};
+use slmops::model::{Generate, Model, ModelError, Scored, Weights, gguf, safetensors};
 
 use crate::peers::{peers, python};
 
@@ -85,6 +86,7 @@ fn judge(folder: &Path, name: &str) {
     assert!(far < TOLERANCE, "{name}: {far:e}");
     assert_eq!(logits(&Model::open(folder).expect("the same"), &sequences), ours, "{name} opened");
     answers_are_those_of_whole_sequences(name, &model);
+    write_gradient(&model, &sequences[0], &folder.join("gradients.safetensors"));
     in_gguf(folder, name, &model, &sequences, &ours);
     let again = folder.join("again");
     std::fs::create_dir(&again).expect("a folder");
@@ -93,6 +95,22 @@ fn judge(folder: &Path, name: &str) {
     assert_eq!(read.config, model.config, "{name}");
     let far = distance(&logits(&read, &sequences), &theirs);
     assert!(far < TOLERANCE, "{name} again: {far:e}");
+}
+
+/// The gradient of the mean cross-entropy of a sequence's tokens behind the first.
+fn write_gradient(model: &Model, tokens: &[u32], path: &Path) {
+    let (mut batch, targets) = (Batch::default(), &tokens[1..]);
+    batch.push(tokens, 0..targets.len());
+    let mut decoder = Decoder::new(&model.config).expect("a decoder");
+    let mut data = vec![f32::NAN; model.weights.data.len()];
+    decoder.forward(&model.weights, &batch, Keep::All).expect("a forward pass");
+    let done = decoder.backward(&model.weights.data, &batch, &mut data, &mut |rows, logits| {
+        let mut losses = vec![0.0; rows.len()];
+        cross_entropy(logits, model.config.vocab_size, &targets[rows], 1.0 / targets.len() as f32, &mut losses).expect("finite losses");
+        Ok(losses.iter().map(|loss| f64::from(*loss)).sum())
+    });
+    done.expect("a backward pass");
+    safetensors::write(path, &Weights { layout: model.weights.layout.clone(), data }).expect("a written file");
 }
 
 fn save_gguf(model: &Model, path: &Path) -> Result<(), ModelError> {
@@ -151,6 +169,8 @@ fn transformers_says_the_same_of_every_architecture() {
     for (name, class) in MODELS {
         let found = &found[name];
         let number = |key: &str| found[key].as_f64().expect("a number") as f32;
+        println!("{name}: gradients {:e}", number("gradients"));
         assert!(found["class"] == class && number("worst") < TOLERANCE * number("largest"), "{name} written: {found}");
+        assert!(number("gradients") < 1e-4, "{name}: {found}");
     }
 }

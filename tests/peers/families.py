@@ -1,7 +1,8 @@
 """Small random models of every architecture that slmops reads, made by transformers, and what transformers says to them.
 
 usage: families.py make FOLDER              a folder for each model: config, weights (in shards and types as people publish them), tokenizer, cases.json
-       families.py judge FOLDER             logits of NAME/again, which slmops wrote, against those of each original
+       families.py judge FOLDER             logits of NAME/again, which slmops wrote, against those of each original, and NAME/gradients.safetensors
+                                            (of the mean cross-entropy of the first case's tokens behind the first) against autograd's
 
 cases.json: [{"tokens": [..], "logits": [[..] a row for each token]}]. Prints one JSON object.
 """
@@ -12,7 +13,7 @@ import sys
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 COMMON = {"vocab_size": 260, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -111,6 +112,19 @@ def make(folder):
     return {"models": list(MODELS)}
 
 
+def gradient_error(model, tokens, ours):
+    """The largest difference of a tensor's gradient, relative to its size. Ours are not fused."""
+    tokens = torch.tensor(tokens)
+    torch.nn.functional.cross_entropy(model(tokens[None]).logits[0, :-1], tokens[1:]).backward()
+    parts = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+    worst = 0.0
+    for name, value in model.named_parameters():
+        whole = next((whole for whole in parts if whole in name), None)
+        found = torch.cat([ours[name.replace(whole, part)] for part in parts[whole]]) if whole else ours[name]
+        worst = max(worst, ((found - value.grad).norm() / value.grad.norm()).item())
+    return worst
+
+
 def judge(folder):
     found = {}
     for name in MODELS:
@@ -120,7 +134,9 @@ def judge(folder):
             theirs = torch.tensor(case["logits"])
             worst = max(worst, (said(model, case["tokens"]) - theirs).abs().max().item())
             largest = max(largest, theirs.abs().max().item())
-        found[name] = {"class": type(model).__name__, "worst": worst, "largest": largest}
+        first = json.load(open(os.path.join(path, "cases.json")))[0]["tokens"]
+        gradients = gradient_error(model, first, load_file(os.path.join(path, "gradients.safetensors")))
+        found[name] = {"class": type(model).__name__, "worst": worst, "largest": largest, "gradients": gradients}
     return found
 
 
