@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use slmops::kernels::{AdamW, Divergence, Mat, Teacher, Write, adamw, cross_entropy, distill, isa, matmul, sum_squares};
 use slmops::model::decoder::cache::Cache;
 use slmops::model::decoder::{Batch, Decoder, Keep};
-use slmops::model::{Activation, Config, Model, ModelError, Stored, Weights};
+use slmops::model::{Activation, Config, Family, Features, Model, ModelError, Stored, Weights};
 
 fn main() {
     let threads = std::env::args().filter_map(|arg| arg.strip_prefix("--threads=").and_then(|n| n.parse().ok())).next();
@@ -144,6 +144,7 @@ struct Session {
 fn config(shape: &[usize]) -> Config {
     let [layers, d, heads, ff, vocab, seq] = shape[..] else { panic!("layers d heads ff vocab seq") };
     Config {
+        family: Family::Llama,
         vocab_size: vocab,
         hidden_size: d,
         intermediate_size: ff,
@@ -160,6 +161,7 @@ fn config(shape: &[usize]) -> Config {
         bos_token_id: None,
         eos_token_id: None,
         pad_token_id: None,
+        features: Features::default(),
     }
 }
 

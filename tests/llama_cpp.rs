@@ -11,12 +11,14 @@ use slmops::base::Cancel;
 use slmops::kernels::rng;
 use slmops::model::chat::Ending;
 use slmops::model::quant::{BlockType, dequantize, quantize};
-use slmops::model::{Activation, ChatTemplate, Config, Generate, Message, Model, Tokenizer, Weights, gguf};
+use slmops::model::{Activation, ChatTemplate, Config, Family, Features, Generate, Message, Model, Tokenizer, Weights, gguf};
 use slmops::steps::dataset::record::{self, Record};
 use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
 
+#[path = "llama_cpp/cutting.rs"]
+mod cutting;
 #[path = "llama_cpp/smollm2.rs"]
 mod smollm2;
 
@@ -109,6 +111,7 @@ fn tokenizer() -> Tokenizer {
 
 fn config(layers: usize, hidden_size: usize, tie_word_embeddings: bool) -> Config {
     Config {
+        family: Family::Llama,
         vocab_size: 272,
         hidden_size,
         intermediate_size: 512,
@@ -125,6 +128,7 @@ fn config(layers: usize, hidden_size: usize, tie_word_embeddings: bool) -> Confi
         bos_token_id: None,
         eos_token_id: Some(0),
         pad_token_id: None,
+        features: Features::default(),
     }
 }
 
@@ -170,7 +174,7 @@ fn every_mixture_is_llama_quantizes_own() {
                 .weights
                 .iter()
                 .zip(types(&model, name))
-                .map(|((name, _, _), ty)| (gguf::llama::tensor_name(name).expect("a name"), json!(ty.name())))
+                .map(|((name, _, _), ty)| (gguf::llama::tensor_name(model.config.family, name).expect("a name"), json!(ty.name())))
                 .collect();
             assert_eq!(ours, found[name], "{name}, hidden size {}", model.config.hidden_size);
         }

@@ -6,10 +6,13 @@ use super::shell::{Shell, Stop};
 use crate::base::{Diagnostic, Exit, suggest};
 use crate::steps::{self, Arity, Field, KINDS, Kind, Need, Type};
 
+/// The page about what can be read as a model.
+const MODELS: &str = include_str!("../../docs/models.md");
+
 /// Explain a step kind and its fields
 #[derive(Debug, clap::Args)]
 pub struct Help {
-    /// A step kind (`train`, `quantize` …) or a command
+    /// A step kind (`train`, `quantize` …), a command, or `models`
     #[arg(value_name = "KIND")]
     topic: Option<String>,
 }
@@ -25,12 +28,16 @@ impl Help {
             shell.print(page(kind))?;
             return Ok(Exit::Done);
         }
+        if topic == "models" {
+            shell.print(MODELS.to_string())?;
+            return Ok(Exit::Done);
+        }
         let mut command = super::command();
         if let Some(command) = command.find_subcommand_mut(topic) {
             shell.print(command.render_long_help().to_string())?;
             return Ok(Exit::Done);
         }
-        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).chain(["models"]).collect();
         let problem = Diagnostic::error(format!("there is no step kind or command `{topic}`"));
         Err(Stop::Diagnostics(vec![problem.maybe_help(suggest::help(topic, names.iter().copied()))]))
     }
@@ -41,6 +48,7 @@ fn overview() -> String {
     for kind in KINDS {
         let _infallible = writeln!(text, "  {:<12} {}", kind.name(), kind.summary());
     }
+    text.push_str("\nWhich models can be read: `slmops help models`\n");
     text
 }
 

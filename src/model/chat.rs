@@ -71,7 +71,7 @@ impl ChatTemplate {
             return Err(ModelError::TooLarge { what: "the chat template".to_string(), size, limit });
         }
         let mut environment = environment();
-        environment.add_template_owned("chat", source.to_string()).map_err(wrong)?;
+        environment.add_template_owned("chat", without_generation(source)).map_err(wrong)?;
         Ok(ChatTemplate { source: source.into(), environment: Arc::new(environment) })
     }
 
@@ -108,7 +108,9 @@ impl Default for ChatTemplate {
 fn wrong(error: Error) -> ModelError {
     let line = error.line().map_or(String::new(), |line| format!(" at line {line}"));
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-    ModelError::malformed("the chat template", format!("{detail}{line}"))
+    // Not defined, so that templates which ask whether it is take a date of their own.
+    let why = if detail.contains("strftime_now") { "; it would give today's date, and other results from day to day" } else { "" };
+    ModelError::malformed("the chat template", format!("{detail}{why}{line}"))
 }
 
 /// As transformers sets jinja up, plus the limits.
@@ -123,10 +125,24 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |text: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, text.chars().take(500).collect::<String>()))
     });
-    environment.add_function("strftime_now", |_: String| -> Result<(), Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, "the template asks for today's date, which would change the result from day to day"))
-    });
     environment
+}
+
+/// transformers marks what an assistant says with `{% generation %}`, which changes no text.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((inner, after)) = tag.split_once("%}") else { break };
+        let same = match inner.trim_matches(['-', '+']).trim() {
+            "generation" => inner.replace("generation", "if true"),
+            "endgeneration" => inner.replace("endgeneration", "endif"),
+            _ => inner.to_string(),
+        };
+        out.extend([before, "{%", same.as_str(), "%}"]);
+        rest = after;
+    }
+    out + rest
 }
 
 /// The methods of Python's strings that templates use.
@@ -195,6 +211,22 @@ mod tests {
         assert_eq!(render(chatml, &[Message::user(" hi ")]).unwrap(), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
         let methods = "{{ messages[0]['content'].strip().upper() }}{{ 'a-b'.split('-')[1] }}{{ 'xax'.strip('x') }}";
         assert_eq!(render(methods, &[Message::user(" hi ")]).unwrap(), "HIba");
+    }
+
+    #[test]
+    fn what_the_assistant_says_may_be_marked() {
+        let marked = "{% for m in messages %}{%- generation -%} {{ m.content }}\n{% endgeneration %}|{%endgeneration_%}{% endfor %}";
+        assert!(render(marked, &[Message::user("x")]).is_err());
+        let marked = marked.replace("{%endgeneration_%}", "");
+        assert_eq!(render(&marked, &[Message::user("x")]).unwrap(), "x\n|");
+        assert_eq!(without_generation("a {% b %} {% c"), "a {% b %} {% c");
+    }
+
+    #[test]
+    fn a_date_is_the_template_s_own() {
+        let llama = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}";
+        assert_eq!(render(llama, &[]).unwrap(), "26 Jul 2024");
+        assert!(render("{{ strftime_now('%Y') }}", &[]).unwrap_err().to_string().contains("from day to day"));
     }
 
     #[test]

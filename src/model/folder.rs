@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::config::json::tokens;
 use super::error::read_limited;
-use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, safetensors};
+use super::{ChatTemplate, Config, Model, ModelError, Stored, Tokenizer, pickle, safetensors};
 use crate::base::files;
 
 const MAX_JSON: u64 = 16 << 20;
@@ -15,6 +16,9 @@ const MAX_TEMPLATE: u64 = 256 << 10;
 pub fn gguf_file(path: &Path) -> Result<Option<PathBuf>, ModelError> {
     let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
     if !path.is_dir() {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(pickle::is_one) {
+            return Err(pickle::refusal(path));
+        }
         return Ok(is_gguf(path).then(|| path.to_path_buf()));
     }
     if path.join("config.json").exists() {
@@ -57,11 +61,11 @@ pub fn load_encoder(folder: &Path) -> Result<(Tokenizer, ChatTemplate), ModelErr
 pub fn save(model: &Model, folder: &Path) -> Result<(), ModelError> {
     let write = |name: &str, bytes: &[u8]| write_file(&folder.join(name), bytes);
     write("config.json", &model.config.to_json())?;
-    safetensors::write(&folder.join("model.safetensors"), &model.weights)?;
+    safetensors::write_model(&folder.join("model.safetensors"), model)?;
     let generation = json!({
         "bos_token_id": model.config.bos_token_id,
         "do_sample": false,
-        "eos_token_id": model.config.eos_token_id,
+        "eos_token_id": model.config.ends_json(),
         "pad_token_id": model.config.pad_token_id,
     });
     write("generation_config.json", format!("{generation:#}\n").as_bytes())?;
@@ -78,19 +82,21 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     std::fs::write(path, bytes).map_err(|error| ModelError::io("write", path, error))
 }
 
-/// `generation_config.json` has the last word on where a generation ends, as in transformers.
+/// `generation_config.json` names the tokens that end an answer, as in transformers; those of `config.json` do, too.
 fn generation_tokens(folder: &Path, config: &mut Config) -> Result<(), ModelError> {
     let path = folder.join("generation_config.json");
-    if config.eos_token_id.is_some() || !path.exists() {
+    if !path.exists() {
         return Ok(());
     }
     let value = json_file(&path)?;
-    let id = match value.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.first().and_then(Value::as_u64),
-        Some(id) => id.as_u64(),
-        None => None,
-    };
-    config.eos_token_id = id.and_then(|id| u32::try_from(id).ok());
+    let ends = value.as_object().map_or_else(|| Ok(Vec::new()), |fields| tokens(fields, "eos_token_id"))?;
+    for end in ends {
+        match config.eos_token_id {
+            None => config.eos_token_id = Some(end),
+            Some(_) if config.ends(end) => {}
+            Some(_) => config.features.other_ends.push(end),
+        }
+    }
     config.check()
 }
 

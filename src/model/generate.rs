@@ -45,10 +45,12 @@ impl<W: Tensors> Model<W> {
         let longest = order.last().map_or(0, |index| prompts[*index].len());
         let capacity = limit.min(longest.saturating_add(options.max_new_tokens));
         let slots = (CACHE_BYTES / (capacity * Cache::token_bytes(&self.config))).clamp(1, MAX_SLOTS).min(prompts.len());
-        let shared = shared_tokens(prompts);
+        let decoder = Decoder::new(&self.config)?;
+        // What was read at one pace is of no use to a prompt at the other.
+        let shared = Some(shared_tokens(prompts)).filter(|shared| longest <= decoder.switch() || *shared > decoder.switch()).unwrap_or(0);
         let mut run = Run {
             model: self,
-            decoder: Decoder::new(&self.config)?,
+            decoder,
             cache: Cache::new(&self.config, slots + usize::from(shared > 0), capacity),
             shared,
             holder: slots,
@@ -67,7 +69,7 @@ impl<W: Tensors> Model<W> {
             // On a worker thread, so that the many small kernels of a token need no way to another thread and back.
             waiting = rayon::scope(|_| {
                 let waiting = run.admit(prompts, waiting, &mut answers)?;
-                run.advance(&mut answers)?;
+                run.advance(prompts, &mut answers)?;
                 Ok::<_, ModelError>(waiting)
             })?;
             let answered = prompts.len() - waiting.len() - run.active.len();
@@ -151,15 +153,21 @@ impl<W: Tensors> Run<'_, W> {
         Ok(rest)
     }
 
-    /// One more token for every active sequence; those that end make room.
-    fn advance(&mut self, answers: &mut [Vec<u32>]) -> Result<(), ModelError> {
+    /// One more token for every active sequence; those that end make room. One that has just become so long that its positions turn at another pace is
+    /// read again.
+    fn advance(&mut self, prompts: &[Vec<u32>], answers: &mut [Vec<u32>]) -> Result<(), ModelError> {
         if self.active.is_empty() {
             return Ok(());
         }
         self.batch.clear();
         self.slots.clear();
         for active in &self.active {
-            self.batch.push_next(active.last, active.length as u32);
+            if active.length == self.decoder.switch() {
+                let whole = prompts[active.prompt].iter().chain(&answers[active.prompt]);
+                self.batch.push_rest(&whole.copied().collect::<Vec<_>>(), 0);
+            } else {
+                self.batch.push_next(active.last, active.length as u32);
+            }
             self.slots.push(active.slot);
         }
         self.decoder.advance(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
@@ -181,7 +189,7 @@ impl<W: Tensors> Run<'_, W> {
 
     /// Writes the newest token down, unless it ends the answer; whether there is to be another.
     fn goes_on(&self, active: Active, answers: &mut [Vec<u32>]) -> bool {
-        if Some(active.last) == self.model.config.eos_token_id {
+        if self.model.config.ends(active.last) {
             return false;
         }
         let answer = &mut answers[active.prompt];

@@ -11,7 +11,7 @@ use super::{Config, ModelError, Weights};
 const DEVIATION: f32 = 0.02;
 
 impl Weights {
-    /// Norms are 1; matrices are normal with deviation 0.02; what is added to the residual stream is smaller by √(2 · layers), as in GPT-2.
+    /// Norms are 1, biases 0; matrices are normal with deviation 0.02; what is added to the residual stream is smaller by √(2 · layers), as in GPT-2.
     pub fn random(config: &Config, seed: u64) -> Result<Weights, ModelError> {
         let mut weights = Weights::zeros(config)?;
         let layout = weights.layout.clone();
@@ -19,7 +19,7 @@ impl Weights {
         for tensor in &layout.tensors {
             let values = &mut weights.data[tensor.range.clone()];
             if tensor.shape.len() == 1 {
-                values.fill(1.0);
+                values.fill(if tensor.name.ends_with(".bias") { 0.0 } else { 1.0 });
                 continue;
             }
             let is_residual = tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");

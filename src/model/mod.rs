@@ -17,6 +17,7 @@ pub mod gguf;
 pub mod init;
 pub mod lora;
 pub mod mapped;
+mod pickle;
 pub mod quant;
 pub mod safetensors;
 pub mod score;
@@ -27,7 +28,7 @@ pub mod weights;
 use std::path::Path;
 
 pub use chat::{ChatTemplate, Message};
-pub use config::{Activation, Config};
+pub use config::{Activation, Config, Family, Features, RopeScaling};
 pub use error::{ModelError, read_limited};
 pub use example::{Encoder, Example};
 pub use generate::Generate;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use super::error::read_limited;
 use super::mapped::Mapped;
 use super::quant::BlockType;
 use super::stored::Span;
-use super::weights::Layout;
-use super::{Config, ModelError, Stored, Weights};
+use super::weights::{FileTensor, Layout, Tensor};
+use super::{Config, Model, ModelError, Stored, Weights, pickle};
 
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -25,7 +26,9 @@ pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError
 
 /// Reads every tensor of a layout from one file, which must hold no other.
 pub fn read_file(path: &Path, layout: Layout) -> Result<Weights, ModelError> {
-    let mut finding = Finding { layout, spans: BTreeMap::new(), tied: false };
+    let alone = |(i, tensor): (usize, &Tensor)| FileTensor { name: tensor.name.clone(), shape: tensor.shape.clone(), members: i..i + 1 };
+    let expected = layout.tensors.iter().enumerate().map(alone).collect();
+    let mut finding = Finding::new(layout, expected);
     finding.file(path)?;
     finding.complete(path)?.unpack(path)
 }
@@ -41,12 +44,48 @@ pub fn open_folder(folder: &Path, config: &Config) -> Result<Stored, ModelError>
 
 /// Header with sorted keys, tensors in the layout's order, no gaps.
 pub fn write(path: &Path, weights: &Weights) -> Result<(), ModelError> {
+    let tensors = weights.layout.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone(), tensor.range.clone()));
+    let mut out = create(path, tensors)?;
+    write_values(&mut out, weights.data.iter().copied()).and_then(|()| out.flush()).map_err(|error| ModelError::io("write", path, error))
+}
+
+/// A model's weights, as the files of its family hold them.
+pub fn write_model(path: &Path, model: &Model) -> Result<(), ModelError> {
+    let (layout, data) = (&model.weights.layout, &model.weights.data);
+    let range = |members: &Range<usize>| match &layout.tensors[members.clone()] {
+        [first, .., last] => first.range.start..last.range.end,
+        [only] => only.range.clone(),
+        [] => 0..0,
+    };
+    let tensors = layout.in_files(&model.config);
+    let mut out = create(path, tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone(), range(&tensor.members))))?;
+    let io = |error| ModelError::io("write", path, error);
+    for tensor in &tensors {
+        let offset = offset(&tensor.name, &model.config);
+        let values = data[range(&tensor.members)].iter();
+        // Not `- 0.0`, so that a negative zero stays one.
+        let written =
+            if offset == 0.0 { write_values(&mut out, values.copied()) } else { write_values(&mut out, values.map(|x| x - offset)) };
+        written.map_err(io)?;
+    }
+    out.flush().map_err(io)
+}
+
+/// What a file's tensor lacks.
+fn offset(name: &str, config: &Config) -> f32 {
+    if name.ends_with("norm.weight") { config.norm_offset() } else { 0.0 }
+}
+
+type Out = std::io::BufWriter<std::fs::File>;
+
+/// A file with its header; the values come behind.
+fn create(path: &Path, tensors: impl Iterator<Item = (String, Vec<usize>, Range<usize>)>) -> Result<Out, ModelError> {
     let io = |error| ModelError::io("write", path, error);
     let mut header = Map::new();
     header.insert("__metadata__".to_string(), json!({"format": "pt"}));
-    for tensor in &weights.layout.tensors {
-        let offsets = [tensor.range.start * 4, tensor.range.end * 4];
-        header.insert(tensor.name.clone(), json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": offsets}));
+    for (name, shape, range) in tensors {
+        let offsets = [range.start * 4, range.end * 4];
+        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     // The data starts on a multiple of 8, as the format asks.
@@ -54,36 +93,57 @@ pub fn write(path: &Path, weights: &Weights) -> Result<(), ModelError> {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path).map_err(io)?);
     out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     out.write_all(&header).map_err(io)?;
-    for value in &weights.data {
-        out.write_all(&value.to_le_bytes()).map_err(io)?;
+    Ok(out)
+}
+
+fn write_values(out: &mut Out, values: impl Iterator<Item = f32>) -> std::io::Result<()> {
+    for value in values {
+        out.write_all(&value.to_le_bytes())?;
     }
-    out.flush().map_err(io)
+    Ok(())
 }
 
 /// Where the tensors of a layout lie.
 struct Finding {
     layout: Layout,
+    /// What the files are to hold, by name.
+    expected: BTreeMap<String, FileTensor>,
+    /// Of the layout's tensors, by name.
     spans: BTreeMap<String, Span>,
+    /// Whether a head that repeats the embedding may be there.
     tied: bool,
+    norm_offset: f32,
 }
 
 impl Finding {
     /// Every tensor of a model of this configuration, each in one of the folder's files.
     fn in_folder(folder: &Path, config: &Config) -> Result<Finding, ModelError> {
-        let mut finding = Finding { layout: Layout::of(config)?, spans: BTreeMap::new(), tied: config.tie_word_embeddings };
-        let single = folder.join("model.safetensors");
+        let layout = Layout::of(config)?;
+        let expected = layout.in_files(config);
+        let mut finding = Finding { tied: config.tie_word_embeddings, norm_offset: config.norm_offset(), ..Finding::new(layout, expected) };
+        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
         if single.exists() {
             finding.file(&single)?;
-        } else {
-            for shard in shards(&folder.join("model.safetensors.index.json"))? {
+        } else if index.exists() {
+            for shard in shards(&index)? {
                 finding.file(&folder.join(shard))?;
             }
+        } else {
+            return Err(pickle::in_folder(folder)?.map_or_else(|| no_weights(folder), |name| pickle::refusal(&folder.join(name))));
         }
         finding.complete(folder)
     }
 
+    fn new(layout: Layout, expected: Vec<FileTensor>) -> Finding {
+        let expected = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Finding { layout, expected, spans: BTreeMap::new(), tied: false, norm_offset: 0.0 }
+    }
+
     fn complete(self, place: &Path) -> Result<Finding, ModelError> {
-        match self.layout.tensors.iter().find(|tensor| !self.spans.contains_key(&tensor.name)) {
+        let found =
+            |tensor: &FileTensor| self.layout.tensors[tensor.members.clone()].iter().all(|tensor| self.spans.contains_key(&tensor.name));
+        // In the layout's order, as a reader of the message would look for it.
+        match self.expected.values().filter(|tensor| !found(tensor)).min_by_key(|tensor| tensor.members.start) {
             Some(tensor) => Err(ModelError::malformed(format!("`{}`", place.display()), format!("tensor `{}` is missing", tensor.name))),
             None => Ok(self),
         }
@@ -114,7 +174,8 @@ impl Finding {
             let data = 8 + header;
             let span = data.checked_add(start).zip(data.checked_add(end)).map(|(start, end)| start..end);
             let span = span.ok_or_else(|| ModelError::malformed(what(), "an offset is out of reach"))?;
-            self.tensor(name, info.dtype, &info.shape, Span { file: Arc::clone(&file), bytes: span, ty: BlockType::F32 })
+            let offset = if name.ends_with("norm.weight") { self.norm_offset } else { 0.0 };
+            self.tensor(name, info.dtype, &info.shape, Span { file: Arc::clone(&file), bytes: span, ty: BlockType::F32, offset })
                 .map_err(|error| ModelError::malformed(what(), error))?;
         }
         Ok(())
@@ -123,18 +184,29 @@ impl Finding {
     /// `at` has yet to get its type.
     fn tensor(&mut self, name: String, dtype: Dtype, shape: &[usize], at: Span) -> Result<(), String> {
         let shown: String = name.chars().take(200).collect();
-        let Some(expected) = self.layout.tensor(&name) else {
+        let Some(expected) = self.expected.get(&name) else {
             return Err(format!("there is no place for tensor `{shown}` in a model of this configuration"));
         };
         if expected.shape != shape {
             return Err(format!("tensor `{shown}` has shape {shape:?}, not {:?}", expected.shape));
         }
         let ty = block_type(dtype).ok_or_else(|| format!("tensor `{shown}` is of type {dtype}; only F32, F16 and BF16 are read"))?;
-        match self.spans.insert(name, Span { ty, ..at }) {
-            Some(_) => Err(format!("tensor `{shown}` stands there twice")),
-            None => Ok(()),
+        let at = Span { ty, ..at };
+        let mut before = 0;
+        for member in &self.layout.tensors[expected.members.clone()] {
+            let values = member.range.len();
+            let part = at.part(before, values).ok_or_else(|| format!("tensor `{shown}` is cut"))?;
+            before += values;
+            if self.spans.insert(member.name.clone(), part).is_some() {
+                return Err(format!("tensor `{shown}` stands there twice"));
+            }
         }
+        Ok(())
     }
+}
+
+fn no_weights(folder: &Path) -> ModelError {
+    ModelError::malformed(format!("`{}`", folder.display()), "it holds neither model.safetensors nor model.safetensors.index.json")
 }
 
 fn block_type(dtype: Dtype) -> Option<BlockType> {
@@ -157,6 +229,9 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, ModelError> {
     for name in map.values() {
         match name.as_str().filter(|name| name.ends_with(".safetensors") && !name.contains(['/', '\\', '\0']) && !name.starts_with('.')) {
             Some(name) => names.insert(name.to_string()),
+            None if name.as_str().is_some_and(pickle::is_one) => {
+                return Err(pickle::refusal(&index.with_file_name(name.as_str().unwrap_or_default())));
+            }
             None => return Err(ModelError::malformed(what(), format!("{name} is no shard beside it"))),
         };
     }
@@ -166,6 +241,8 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::super::config::tests::tiny;
+    use super::super::tokenizer::tests::bytes_only;
+    use super::super::{ChatTemplate, Family};
     use super::*;
 
     fn numbered() -> Weights {
@@ -244,6 +321,78 @@ mod tests {
             std::fs::write(&path, &mangled).unwrap();
             if let Ok(weights) = read_folder(space.path(), &tiny()) {
                 assert_eq!(weights.data.len(), numbered().data.len());
+            }
+        }
+    }
+
+    #[test]
+    fn pickles_are_refused_by_name() {
+        let space = tempfile::tempdir().unwrap();
+        let refused = |file: &str| {
+            let error = read_folder(space.path(), &tiny()).unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains("convert it") && error.contains("safetensors"), "{error}");
+        };
+        let error = read_folder(space.path(), &tiny()).unwrap_err().to_string();
+        assert!(error.contains("neither model.safetensors nor"), "{error}");
+        for name in ["consolidated.00.pth", "pytorch_model-00001-of-00002.bin", "model.pt"] {
+            std::fs::write(space.path().join(name), b"\x80\x02").unwrap();
+            refused(name);
+            std::fs::remove_file(space.path().join(name)).unwrap();
+        }
+        std::fs::write(space.path().join("model.safetensors.index.json"), r#"{"weight_map": {"a": "pytorch_model.bin"}}"#).unwrap();
+        refused("pytorch_model.bin");
+        let error = Model::load(&space.path().join("model.pt")).unwrap_err().to_string();
+        assert!(error.contains("pickled checkpoint"), "{error}");
+    }
+
+    #[test]
+    fn tensors_in_one_are_taken_apart_and_put_together() {
+        let config = Config { family: Family::Phi3, tie_word_embeddings: false, ..tiny() };
+        let layout = Layout::of(&config).unwrap();
+        let files = layout.in_files(&config);
+        assert_eq!(files.iter().map(|tensor| tensor.members.len()).sum::<usize>(), layout.tensors.len());
+        let shape = |name: &str| &files.iter().find(|tensor| tensor.name.ends_with(name)).unwrap().shape;
+        assert_eq!(
+            (shape("1.self_attn.qkv_proj.weight").as_slice(), shape("1.mlp.gate_up_proj.weight").as_slice()),
+            (&[32, 16][..], &[48, 16][..])
+        );
+        let space = tempfile::tempdir().unwrap();
+        let mut weights = Weights::zeros(&config).unwrap();
+        weights.data.iter_mut().enumerate().for_each(|(i, value)| *value = i as f32 * 0.25);
+        let model = Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::default() };
+        write_model(&space.path().join("model.safetensors"), &model).unwrap();
+        assert_eq!(read_folder(space.path(), &model.config).unwrap().data, model.weights.data);
+        let error = read_folder(space.path(), &Config { family: Family::Llama, ..model.config }).unwrap_err().to_string();
+        assert!(error.contains("no place for tensor `model.layers.0."), "{error}");
+    }
+
+    /// Whatever tensor is missing, has another shape or another name is named.
+    #[test]
+    fn every_tensor_of_every_family_is_needed() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        for config in super::super::config::tests::of_each_family() {
+            let mut weights = Weights::zeros(&config).unwrap();
+            weights.data.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 50) as f32 * 0.5 + 1.0);
+            let model = Model { config, weights, tokenizer: bytes_only(), chat: ChatTemplate::default() };
+            write_model(&path, &model).unwrap();
+            assert_eq!(read_folder(space.path(), &model.config).unwrap().data, model.weights.data);
+            let bytes = std::fs::read(&path).unwrap();
+            let length = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header: Map<String, Value> = serde_json::from_slice(&bytes[8..length]).unwrap();
+            let said = |header: &Map<String, Value>| {
+                let text = serde_json::to_vec(header).unwrap();
+                std::fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_slice(), &bytes[length..]].concat()).unwrap();
+                read_folder(space.path(), &model.config).unwrap_err().to_string()
+            };
+            for name in header.keys().filter(|name| *name != "__metadata__") {
+                let mut other = header.clone();
+                let tensor = other.remove(name).unwrap();
+                other.insert("model.stranger".to_string(), tensor.clone());
+                assert!(said(&other).contains("no place for tensor `model.stranger`"), "{name}");
+                let mut other = header.clone();
+                other[name]["shape"].as_array_mut().unwrap().push(1.into());
+                assert!(said(&other).contains(name), "{name}");
             }
         }
     }

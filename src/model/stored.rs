@@ -38,9 +38,18 @@ pub struct Span {
     pub file: Arc<Mapped>,
     pub bytes: Range<usize>,
     pub ty: BlockType,
+    /// What is added to every value: some files keep norms less one.
+    pub offset: f32,
 }
 
 impl Span {
+    /// One of several tensors that lie behind each other in this one: its `values` begin after `before` others.
+    pub fn part(&self, before: usize, values: usize) -> Option<Span> {
+        let start = self.bytes.start.checked_add(self.ty.bytes_for(before)?)?;
+        let end = start.checked_add(self.ty.bytes_for(values)?).filter(|end| *end <= self.bytes.end)?;
+        Some(Span { bytes: start..end, ..self.clone() })
+    }
+
     fn bytes(&self) -> &[u8] {
         self.file.get(self.bytes.clone()).unwrap_or_default()
     }
@@ -48,6 +57,9 @@ impl Span {
     /// Unpacked; the span must hold exactly as many values as `out`, and each must be finite.
     pub fn unpack(&self, out: &mut [f32]) -> Result<(), String> {
         quant::dequantize(self.ty, self.bytes(), out).map_err(|error| error.to_string())?;
+        if self.offset != 0.0 {
+            out.iter_mut().for_each(|value| *value += self.offset);
+        }
         match out.iter().position(|value| !value.is_finite()) {
             Some(index) => Err(format!("it holds {} at {index}", out[index])),
             None => Ok(()),

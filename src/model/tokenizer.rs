@@ -37,10 +37,10 @@ struct Json {
     make: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
-/// A byte-level BPE in parts, as a GGUF file keeps it.
+/// A BPE in parts, as a GGUF file keeps it.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// `tokenizer.json` with neither vocabulary nor merges nor added tokens.
+    /// `tokenizer.json` with the model's settings but neither vocabulary nor merges nor added tokens.
     pub frame: Value,
     /// By number; `None` for a number without a token.
     pub tokens: Vec<Option<&'a str>>,
@@ -127,10 +127,10 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Whether its own rules begin each text with the BOS token. [`Tokenizer::encode`] never does.
+    /// Whether other tools begin a text with the beginning's token, unless they are told not to. [`Tokenizer::encode`] never does.
     pub fn adds_bos(&self) -> bool {
-        let first = guarded(|| self.inner.encode_fast("a", true).map_err(|error| error.to_string()));
-        let first = first.ok().and_then(|encoding| encoding.get_ids().first().copied());
+        let empty = guarded(|| self.inner.encode_fast("", true).map_err(|error| error.to_string()));
+        let first = empty.ok().and_then(|encoding| encoding.get_ids().first().copied());
         first.is_some() && first == self.bos.as_ref().map(|bos| bos.id)
     }
 
@@ -204,7 +204,14 @@ impl Parts<'_> {
             return Err("two tokens have the same text".into());
         }
         let merges = self.merges.iter().map(|(left, right)| (left.to_string(), right.to_string())).collect();
-        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build()?;
+        let settings = &self.frame["model"];
+        let set = |name: &str| settings[name] == true;
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(set("ignore_merges")).fuse_unk(set("fuse_unk"));
+        let bpe = bpe.byte_fallback(set("byte_fallback"));
+        let bpe = match settings["unk_token"].as_str() {
+            Some(unknown) => bpe.unk_token(unknown.to_string()).build()?,
+            None => bpe.build()?,
+        };
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(self.frame)?;
         inner.with_model(bpe);
         inner.add_tokens(self.added.iter().map(|added| AddedToken::from(added.text, added.special).normalized(false)))?;

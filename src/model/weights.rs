@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::config::Family;
 use super::{Config, ModelError};
 
 /// 16 GiB of f32: more than any model that this machine class can train or run.
@@ -17,6 +18,19 @@ pub struct Tensor {
     /// Row-major, outermost first.
     pub shape: Vec<usize>,
     pub range: Range<usize>,
+}
+
+/// `(the first of several tensors, how many they are, what they are called together)`
+const FUSED: [(&str, usize, &str); 2] = [("q_proj.weight", 3, "qkv_proj.weight"), ("gate_proj.weight", 2, "gate_up_proj.weight")];
+
+/// A tensor of a model's file: one of the layout's or several, row behind row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTensor {
+    /// As Hugging Face names it.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Their numbers in the layout, which are next to each other.
+    pub members: Range<usize>,
 }
 
 /// Every tensor of a model of this configuration, in the order of a forward pass.
@@ -34,19 +48,30 @@ impl Layout {
         let (d, ff, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
         layout.push("model.embed_tokens.weight".to_string(), &[config.vocab_size, d])?;
         for layer in 0..config.num_hidden_layers {
-            let parts: [(&str, &[usize]); 9] = [
-                ("input_layernorm", &[d]),
-                ("self_attn.q_proj", &[q, d]),
-                ("self_attn.k_proj", &[kv, d]),
-                ("self_attn.v_proj", &[kv, d]),
-                ("self_attn.o_proj", &[d, q]),
-                ("post_attention_layernorm", &[d]),
-                ("mlp.gate_proj", &[ff, d]),
-                ("mlp.up_proj", &[ff, d]),
-                ("mlp.down_proj", &[d, ff]),
-            ];
-            for (part, shape) in parts {
-                layout.push(format!("model.layers.{layer}.{part}.weight"), shape)?;
+            let mut add = |part: &str, shape: &[usize]| layout.push(format!("model.layers.{layer}.{part}"), shape);
+            add("input_layernorm.weight", &[d])?;
+            add("self_attn.q_proj.weight", &[q, d])?;
+            add("self_attn.k_proj.weight", &[kv, d])?;
+            add("self_attn.v_proj.weight", &[kv, d])?;
+            if config.features.attention_bias {
+                add("self_attn.q_proj.bias", &[q])?;
+                add("self_attn.k_proj.bias", &[kv])?;
+                add("self_attn.v_proj.bias", &[kv])?;
+            }
+            if config.features.query_key_norms {
+                add("self_attn.q_norm.weight", &[config.head_dim])?;
+                add("self_attn.k_norm.weight", &[config.head_dim])?;
+            }
+            add("self_attn.o_proj.weight", &[d, q])?;
+            add("post_attention_layernorm.weight", &[d])?;
+            if config.features.post_norms {
+                add("pre_feedforward_layernorm.weight", &[d])?;
+            }
+            add("mlp.gate_proj.weight", &[ff, d])?;
+            add("mlp.up_proj.weight", &[ff, d])?;
+            add("mlp.down_proj.weight", &[d, ff])?;
+            if config.features.post_norms {
+                add("post_feedforward_layernorm.weight", &[d])?;
             }
         }
         layout.push("model.norm.weight".to_string(), &[d])?;
@@ -54,6 +79,25 @@ impl Layout {
             layout.push("lm_head.weight".to_string(), &[config.vocab_size, d])?;
         }
         Ok(layout)
+    }
+
+    /// The tensors as the files of this family hold them: most alone, but queries, keys and values of a Phi-3 behind each other in one, and so gate and up.
+    pub fn in_files(&self, config: &Config) -> Vec<FileTensor> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        while let Some(tensor) = self.tensors.get(at) {
+            let fused = FUSED.iter().filter(|_| config.family == Family::Phi3);
+            let (name, members) = fused
+                .filter_map(|(first, members, name)| Some((format!("{}{name}", tensor.name.strip_suffix(first)?), *members)))
+                .next()
+                .unwrap_or((tensor.name.clone(), 1));
+            let members = at..(at + members).min(self.tensors.len());
+            let rows = self.tensors[members.clone()].iter().filter_map(|tensor| tensor.shape.first()).sum();
+            let shape = [rows].into_iter().chain(tensor.shape.iter().skip(1).copied()).collect();
+            at = members.end;
+            found.push(FileTensor { name, shape, members });
+        }
+        found
     }
 
     pub(super) fn empty() -> Layout {

@@ -9,7 +9,9 @@ use slmops::base::Digest;
 use slmops::kernels::packed::{BlockType, Packed, matmul_packed};
 use slmops::kernels::{AdamW, Divergence, NotFinite, Teacher, Write, adamw, cross_entropy, distill, rng, sum_squares};
 use slmops::model::decoder::{Batch, Decoder, Keep};
-use slmops::model::{Activation, ChatTemplate, Config, Generate, Model, ModelError, Scored, Tokenizer, Weights, bpe, gguf, quant};
+use slmops::model::{
+    Activation, ChatTemplate, Config, Family, Features, Generate, Model, ModelError, Scored, Tokenizer, Weights, bpe, gguf, quant,
+};
 
 /// Tells `each` the name and the digest of each result. `space` is an empty folder.
 pub fn all(space: &Path, each: &mut dyn FnMut(&str, Digest)) {
@@ -62,6 +64,7 @@ fn tokenizer() -> Tokenizer {
 /// Grouped heads, a size of feed-forward that is no multiple of a vector, and, with every other batch, a teacher.
 fn trained(tokenizer: Tokenizer) -> Model {
     let config = Config {
+        family: Family::Llama,
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 64,
         intermediate_size: 160,
@@ -78,6 +81,7 @@ fn trained(tokenizer: Tokenizer) -> Model {
         bos_token_id: None,
         eos_token_id: tokenizer.eos.as_ref().map(|end| end.id),
         pad_token_id: None,
+        features: Features::default(),
     };
     let mut weights = Weights::random(&config, 3).expect("a model");
     let mut decoder = Decoder::new(&config).expect("a decoder");

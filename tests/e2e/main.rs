@@ -1,6 +1,7 @@
 //! The program as a person meets it: run in a folder of its own, with a cleared environment.
 
 mod damage;
+mod families;
 mod init;
 mod mistakes;
 mod peers;

@@ -16,6 +16,19 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }
 
+/// What a script of ours prints, run by the Python that has PyTorch.
+pub fn python(script_name: &str, arguments: &[&Path]) -> Value {
+    let output = Command::new(peers().join("venv/bin/python"))
+        .arg(script(script_name))
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", peers().join("stand-ins"))
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .expect("python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
 #[test]
 fn transformers_gives_the_same_logits_tokens_and_prompts() {
     let python = peers().join("venv/bin/python");

@@ -2,7 +2,6 @@
 //! training loop. PEFT judges adapters.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 use slmops::base::Cancel;
@@ -10,18 +9,19 @@ use slmops::kernels::loss::cross_entropy;
 use slmops::kernels::rng;
 use slmops::model::decoder::{Batch, Decoder, Keep};
 use slmops::model::lora::Target;
-use slmops::model::{Activation, Adapter, Config, Example, Lora, Weights, safetensors};
+use slmops::model::{Activation, Adapter, Config, Example, Family, Features, Lora, Weights, safetensors};
 use slmops::steps::Io;
 use slmops::steps::io::Listener;
 use slmops::steps::train::run::{Job, Learns, NextToken, train};
 use slmops::steps::train::settings::Training;
 
-use crate::peers::{peers, script};
+use crate::peers::{peers, python};
 
 const STEPS: u64 = 3;
 
 fn grouped() -> Config {
     Config {
+        family: Family::Llama,
         vocab_size: 61,
         hidden_size: 32,
         intermediate_size: 48,
@@ -38,6 +38,7 @@ fn grouped() -> Config {
         bos_token_id: None,
         eos_token_id: Some(0),
         pad_token_id: None,
+        features: Features::default(),
     }
 }
 
@@ -115,18 +116,6 @@ fn case(settings: &Training, examples: &[Example], loss: f64, adapter: Value) ->
     json!({"tokens": tokens, "wanted": examples.iter().map(places).collect::<Vec<_>>(), "targets": targets.collect::<Vec<_>>(),
         "loss": loss, "rates": rates, "beta1": settings.adam_beta1, "beta2": settings.adam_beta2, "eps": settings.adam_epsilon,
         "weight_decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm, "adapter": adapter})
-}
-
-fn python(script_name: &str, arguments: &[&Path]) -> Value {
-    let output = Command::new(peers().join("venv/bin/python"))
-        .arg(script(script_name))
-        .args(arguments)
-        .env("LD_LIBRARY_PATH", peers().join("stand-ins"))
-        .env("HF_HUB_OFFLINE", "1")
-        .output()
-        .expect("python");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn judge(folder: &Path, name: &str) {
@@ -220,7 +209,7 @@ fn transformers_and_peft_open_models_and_adapters_and_say_the_same() {
         let adapter = adapter(&config);
         std::fs::write(path("base/config.json"), config.to_json()).expect("a file");
         write(&path("base"), "model", &weights, weights.data.clone());
-        adapter.save(&path("adapter")).expect("an adapter's folder");
+        adapter.save(&config, &path("adapter")).expect("an adapter's folder");
         let (mut plain, mut adapted) =
             (Decoder::new(&config).expect("a decoder"), Decoder::with_adapter(&config, &adapter).expect("a decoder"));
         let cases: Vec<Value> = examples(&config)

@@ -67,17 +67,21 @@ fn smollm2_has_the_perplexity_of_f64() {
     let ours = likelihood(ours.chunks(stored.config.vocab_size).map(|row| row.iter().map(|x| f64::from(*x)).collect()), &tokens);
     let Model { config, weights, .. } = Model::load(&file("F16")).expect("SmolLM2");
     let widened = weights.iter().map(|(name, _, values)| (name.to_string(), values.iter().map(|x| f64::from(*x)).collect())).collect();
+    let (theta, head_dim) = (f64::from(config.rope_theta), config.head_dim);
+    let turns: Vec<f64> = (0..head_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / head_dim as f64)).collect();
     let shape = plain::Shape {
         layers: config.num_hidden_layers,
         heads: config.num_attention_heads,
         kv_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
         eps: f64::from(config.rms_norm_eps),
-        theta: f64::from(config.rope_theta),
-        window: config.sliding_window,
         act: plain::silu,
+        embedding_scale: 1.0,
+        score_scale: 1.0 / (config.head_dim as f64).sqrt(),
+        windows: vec![None; config.num_hidden_layers],
+        turns: &|_, _| (turns.clone(), 1.0),
     };
-    let theirs = likelihood(plain::run(shape, &widened, &tokens[..tokens.len() - 1]).into_iter(), &tokens);
+    let theirs = likelihood(plain::run(&shape, &widened, &tokens[..tokens.len() - 1]).into_iter(), &tokens);
     let moved = libm::exp(ours - theirs) - 1.0;
     println!("{} tokens: perplexity {}, moved by {moved:e}", tokens.len(), libm::exp(ours));
     assert!(moved.abs() < 1e-4, "{ours} is not {theirs}: the perplexity moves by {moved:e}");

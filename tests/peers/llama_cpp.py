@@ -6,6 +6,7 @@ usage: llama_cpp.py LIBRARIES blocks FOLDER       our block formats against ggml
        llama_cpp.py LIBRARIES quantize FILE OUT TYPE  FILE as llama-quantize packs it, even if it is packed already
        llama_cpp.py LIBRARIES generate FILE CASES  greedy answers; CASES: [{"prompt": text, "tokens": [..], "answer": [..]}]
        llama_cpp.py LIBRARIES perplexity FILE TEXT N_CTX  of a text, by the protocol of llama.cpp's own tool (needs numpy)
+       llama_cpp.py LIBRARIES logits FILE CASES    logits after each token against ours; CASES: [{"tokens": [..], "logits": [[..] a row for each]}]
        llama_cpp.py LIBRARIES speed FILE           measures as lines of stdin ask: `prefill N`, `decode N`; the first line out is about loading
 
 Prints one JSON object (speed: one a line). Structures of llama.cpp are taken from its own *_default_params and changed only where their start has been stable, so a
@@ -265,6 +266,19 @@ def perplexity(path, text_path, n_ctx):
     return {"perplexity": math.exp(total / scored), "scored": scored}
 
 
+def logits(path, cases_path):
+    session = Session(path)
+    worst, largest, rows = 0.0, 0.0, 0
+    for case in json.load(open(cases_path)):
+        session.clear()
+        for token, ours in zip(case["tokens"], case["logits"]):
+            theirs = session.decode([token])[:len(ours)]
+            worst = max(worst, max(abs(a - b) for a, b in zip(ours, theirs)))
+            largest = max(largest, max(map(abs, theirs)))
+            rows += 1
+    return {"worst": worst, "largest": largest, "rows": rows}
+
+
 def generate(path, cases_path):
     session = Session(path)
     lib = session.lib
@@ -299,5 +313,6 @@ def generate(path, cases_path):
     return {"cases": len(cases), "same_tokens": same_tokens, "same_answers": same_answers, "first_differing": first}
 
 
+COMMANDS = [blocks, tensors, mixtures, quantize, generate, perplexity, logits, speed]
 command, *rest = sys.argv[2:]
-print(json.dumps({"blocks": blocks, "tensors": tensors, "mixtures": mixtures, "quantize": quantize, "generate": generate, "perplexity": perplexity, "speed": speed}[command](*rest)))
+print(json.dumps({known.__name__: known for known in COMMANDS}[command](*rest)))

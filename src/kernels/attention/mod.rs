@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use super::gemm::{Mat, columns};
 use head::{Gradients, Head};
 
-/// Sizes of an attention. Query heads g·(heads / kv_heads) .. share key head g. With a window w, a query at i sees the keys i−w+1 ..= i.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Sizes of an attention. Query heads g·(heads / kv_heads) .. share key head g. With a window w, a query at i sees the keys i−w+1 ..= i. Scores are
+/// multiplied by `scale`, or by 1/√head_dim if there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     pub batch: usize,
     pub seq: usize,
@@ -20,11 +21,12 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub window: Option<usize>,
+    pub scale: Option<f32>,
 }
 
 impl AttentionShape {
     fn scale(&self) -> f32 {
-        (1.0 / (self.head_dim as f64).sqrt()) as f32
+        self.scale.unwrap_or((1.0 / (self.head_dim as f64).sqrt()) as f32)
     }
 
     /// Query heads of one key head.
@@ -151,28 +153,17 @@ impl AttentionShape {
     }
 }
 
-/// Query rows (heads × head_dim each) at the last of `k.len() / (kv_heads·head_dim)` positions: the bits of those rows of [`attention_forward`].
-#[expect(clippy::too_many_arguments, reason = "the tensors of an attention")]
-pub fn attention_cached(
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    window: Option<usize>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &mut [f32],
-) {
-    assert!(kv_heads > 0 && head_dim > 0, "attention_cached: no heads");
-    let seq = k.len() / (kv_heads * head_dim);
-    let shape = AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window };
+/// Query rows (heads × head_dim each) at the last of `shape.seq` positions, whose keys and values are `k` and `v`: the bits of those rows of
+/// [`attention_forward`].
+pub fn attention_cached(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+    let AttentionShape { seq, heads, kv_heads, head_dim, window, .. } = *shape;
+    shape.check(&[], &[k, v], &[seq]);
     let width = heads * head_dim;
     let rows = q.len() / width;
     assert!(
         q.len() == rows * width && out.len() == q.len() && (1..=seq).contains(&rows),
         "attention_cached: shapes of the queries disagree"
     );
-    shape.check(&[], &[k, v], &[seq]);
     let head = |kv, q| {
         let (k, v) = (shape.view(k, kv_heads, 0, kv, seq), shape.view(v, kv_heads, 0, kv, seq));
         Head { scale: shape.scale(), window, q, k, v }

@@ -29,7 +29,7 @@ impl Tensors {
     fn new(batch: usize, seq: usize, heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Tensors {
         let kv = batch * seq * kv_heads * head_dim;
         Tensors {
-            shape: AttentionShape { batch, seq, heads, kv_heads, head_dim, window },
+            shape: AttentionShape { batch, seq, heads, kv_heads, head_dim, window, scale: None },
             lengths: (0..batch).map(|b| seq - (3 * b).min(seq)).collect(),
             q: random(batch * seq * heads * head_dim, 1),
             k: random(kv, 2),
@@ -54,7 +54,7 @@ impl Tensors {
 
     /// The same by the specification, element by element.
     fn defined(&self) -> Vec<f32> {
-        let AttentionShape { batch, seq, heads, kv_heads, head_dim: d, window } = self.shape;
+        let AttentionShape { batch, seq, heads, kv_heads, head_dim: d, window, .. } = self.shape;
         let scale = (1.0 / (d as f64).sqrt()) as f32;
         let (mut out, mut lse) = (vec![0.0f32; self.q.len()], vec![0.0; batch * heads * seq]);
         let dout = random(self.q.len(), 4);
@@ -124,16 +124,8 @@ fn a_cached_query_has_the_bits_of_its_row() {
             let row = everywhere("cached", || {
                 let mut row = vec![f32::NAN; heads * d];
                 let keys = ..(i + 1) * kv_heads * d;
-                attention_cached(
-                    heads,
-                    kv_heads,
-                    d,
-                    window,
-                    &tensors.q[i * heads * d..][..heads * d],
-                    &tensors.k[keys],
-                    &tensors.v[keys],
-                    &mut row,
-                );
+                let shape = AttentionShape { seq: i + 1, ..tensors.shape };
+                attention_cached(&shape, &tensors.q[i * heads * d..][..heads * d], &tensors.k[keys], &tensors.v[keys], &mut row);
                 row
             });
             assert_eq!(bits(&row), bits(&out[i * heads * d..][..heads * d]), "row {i} of {seq}, window {window:?}");
@@ -151,7 +143,7 @@ fn cached_queries_have_the_bits_of_their_rows() {
             let queries = (seq - count) * heads * d..;
             let rows = everywhere("cached rows", || {
                 let mut rows = vec![f32::NAN; count * heads * d];
-                attention_cached(heads, kv_heads, d, window, &tensors.q[queries.clone()], &tensors.k, &tensors.v, &mut rows);
+                attention_cached(&tensors.shape, &tensors.q[queries.clone()], &tensors.k, &tensors.v, &mut rows);
                 rows
             });
             assert_eq!(bits(&rows), bits(&out[queries.clone()]), "the last {count} of {seq}, window {window:?}");

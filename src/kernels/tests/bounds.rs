@@ -117,7 +117,7 @@ fn attention() {
         for (seq, heads, kv_heads, head_dim, window) in
             [(1, 1, 1, 2, None), (65, 2, 1, 10, None), (90, 4, 2, 16, Some(7)), (19, 1, 1, 33, None)]
         {
-            let shape = AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window };
+            let shape = AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window, scale: None };
             let (wide, narrow) = (seq * heads * head_dim, seq * kv_heads * head_dim);
             let (q, k, v) = (guarded(wide, 1, side), guarded(narrow, 2, side), guarded(narrow, 3, side));
             let (mut out, mut lse, dout) = (guarded(wide, 4, side), guarded(seq * heads, 5, side), guarded(wide, 6, side));
@@ -125,7 +125,7 @@ fn attention() {
             let (mut dq, mut dk, mut dv) = (guarded(wide, 7, side), guarded(narrow, 8, side), guarded(narrow, 9, side));
             attention_backward(&shape, &q, &k, &v, &[seq], &out, &lse, &dout, &mut dq, &mut dk, &mut dv);
             let (one, mut last) = (guarded(heads * head_dim, 1, side), guarded(heads * head_dim, 2, side));
-            attention_cached(heads, kv_heads, head_dim, window, &one, &k, &v, &mut last);
+            attention_cached(&shape, &one, &k, &v, &mut last);
             assert!(dq.iter().chain(last.iter()).all(|x| x.is_finite()));
         }
     });
@@ -143,7 +143,7 @@ fn rows() {
             let positions = Guarded::new(&ids(rows, 40, 3), side);
             let table = Rope::new(d, 40, 10_000.0);
             rope(&mut y, 1, &positions, &table, Turn::Forward);
-            rope_neighbours(&mut y, 1, &positions, &table);
+            neighbours_to_halves(&mut y, d);
             let (mut dgate, mut dup) = (guarded(n, 1, side), guarded(n, 2, side));
             swiglu_forward(&x, &dy, &mut y);
             swiglu_backward(&dy, &x, &y, &mut dgate, &mut dup);

@@ -44,7 +44,7 @@ fn rotation() -> String {
 }
 
 fn attention() -> String {
-    let shape = AttentionShape { batch: 2, seq: 140, heads: 4, kv_heads: 2, head_dim: 20, window: Some(100) };
+    let shape = AttentionShape { batch: 2, seq: 140, heads: 4, kv_heads: 2, head_dim: 20, window: Some(100), scale: None };
     let (q, k, v, dout) = (random(2 * 140 * 80, 1), random(2 * 140 * 40, 2), random(2 * 140 * 40, 3), random(2 * 140 * 80, 4));
     let (mut out, mut lse) = (q.clone(), vec![0.0; 2 * 4 * 140]);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());

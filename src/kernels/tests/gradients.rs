@@ -105,7 +105,7 @@ fn attention() {
         (1, 330, 1, 1, 2, Some(40)),
         (2, 5, 2, 1, 17, Some(1)),
     ] {
-        let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, window };
+        let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, window, scale: None };
         let lengths: Vec<usize> = (0..batch).map(|b| seq - 2 * b).collect();
         let (q, dout) = (random(batch * seq * heads * head_dim, 1), random(batch * seq * heads * head_dim, 4));
         let (k, v) = (random(batch * seq * kv_heads * head_dim, 2), random(batch * seq * kv_heads * head_dim, 3));

@@ -12,17 +12,20 @@ pub struct Heads {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub window: Option<usize>,
+    pub scale: Option<f32>,
 }
 
 impl Heads {
-    pub fn of(config: &Config) -> Heads {
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        Heads { heads, kv_heads, head_dim: config.head_dim, window: config.window() }
+    /// Of each layer.
+    pub fn of(config: &Config) -> Vec<Heads> {
+        let (heads, kv_heads, scale) = (config.num_attention_heads, config.num_key_value_heads, config.attention_scale());
+        let of = |layer| Heads { heads, kv_heads, head_dim: config.head_dim, window: config.layer_window(layer), scale };
+        (0..config.num_hidden_layers).map(of).collect()
     }
 
-    fn shape(self, seq: usize) -> AttentionShape {
-        let Heads { heads, kv_heads, head_dim, window } = self;
-        AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window }
+    pub fn shape(self, seq: usize) -> AttentionShape {
+        let Heads { heads, kv_heads, head_dim, window, scale } = self;
+        AttentionShape { batch: 1, seq, heads, kv_heads, head_dim, window, scale }
     }
 
     fn q(self) -> usize {

@@ -2,16 +2,18 @@
 
 use std::ops::Range;
 
+use crate::kernels::bias::{bias_backward, scale};
 use crate::kernels::embedding::scatter_add;
 use crate::kernels::gemm::{Mat, Write, matmul};
 use crate::kernels::glu::{geglu_backward, swiglu_backward};
 use crate::kernels::norm::rms_backward;
-use crate::kernels::rope::{Rope, Turn, rope};
+use crate::kernels::rope::Turn;
 
 use super::super::{Activation, ModelError};
 use super::attention::{self, Heads, Seen};
 use super::forward::Numbers;
 use super::places::{LayerPlaces, Place};
+use super::turning::Turning;
 use super::{Batch, Decoder, Front, Keep, Kept, Tail, Work, linear, put_rows, room};
 
 /// Computes the loss of some wanted rows from their logits, which it replaces by the loss's gradient.
@@ -41,6 +43,8 @@ struct Scratch {
     dglu: Vec<f32>,
     dgate: Vec<f32>,
     dup: Vec<f32>,
+    /// Of what a norm of heads, or one behind attention or MLP, is given.
+    draw: Vec<f32>,
     /// What an adapter reduces its input to.
     low: Vec<f32>,
 }
@@ -49,8 +53,8 @@ struct Scratch {
 struct Pass<'a> {
     numbers: Numbers<'a>,
     weights: &'a [f32],
-    heads: Heads,
-    rope: &'a Rope,
+    heads: &'a [Heads],
+    turning: &'a Turning,
     batch: &'a Batch,
 }
 
@@ -94,8 +98,8 @@ impl Decoder {
         assert!(self.keep != Keep::Nothing, "a backward pass after a forward pass that kept nothing");
         self.places.check_adapter(adapter)?;
         let total = self.head_backward(weights, gradients, loss)?;
-        let Decoder { config, places, heads, rope, keep, kept, work, wanted_out, gradients: buffers, .. } = self;
-        let pass = Pass { numbers: Numbers { config, weights: &weights, adapter }, weights, heads: *heads, rope, batch };
+        let Decoder { config, places, heads, turning, keep, kept, work, wanted_out, gradients: buffers, .. } = self;
+        let pass = Pass { numbers: Numbers { config, weights: &weights, adapter }, weights, heads, turning, batch };
         let (d, q_size) = (config.hidden_size, config.query_size());
         for index in (places.lowest..kept.len()).rev() {
             let layer_places = &places.layers[index];
@@ -104,7 +108,7 @@ impl Decoder {
             let (kept, is_last) = (&kept[index], index + 1 == kept.len());
             let work = &mut work[places.work(index, *keep)];
             if *keep == Keep::Inputs && !is_last {
-                work.recompute(&pass, layer_places, kept, needs, &mut scratch.low);
+                work.recompute(&pass, (index, layer_places), kept, needs, scratch);
             }
             if is_last {
                 work.tail.backward(&pass, layer_places, wanted_out, needs, gradients, (wanted, scratch));
@@ -118,7 +122,7 @@ impl Decoder {
                 work.tail.backward(&pass, layer_places, &kept.out, needs, gradients, (all, scratch));
             }
             if needs.attention {
-                work.front.backward(&pass, layer_places, kept, needs, gradients, (all, scratch));
+                work.front.backward(&pass, (index, layer_places), kept, needs, gradients, (all, scratch));
             }
         }
         if places.embed.learns {
@@ -126,6 +130,9 @@ impl Decoder {
             // A tied embedding already holds the head's share.
             if !places.tied {
                 embed.fill(0.0);
+            }
+            if let Some(factor) = config.embedding_scale() {
+                scale(&mut buffers.all.dx, factor);
             }
             scatter_add(&buffers.all.dx, d, &batch.tokens, embed);
         }
@@ -167,10 +174,14 @@ impl Decoder {
 
 impl Work {
     /// What the forward pass did not keep, to the same bits. The last layer's is still there.
-    fn recompute(&mut self, pass: &Pass, places: &LayerPlaces, kept: &Kept, needs: Needs, low: &mut Vec<f32>) {
+    fn recompute(&mut self, pass: &Pass, (layer, places): (usize, &LayerPlaces), kept: &Kept, needs: Needs, scratch: &mut Scratch) {
+        let low = &mut scratch.low;
         self.tail.activate(pass.numbers, places, &kept.x, &kept.out, low);
+        if places.post2.is_some() {
+            self.tail.finish(pass.numbers, places, &mut scratch.draw, low);
+        }
         if needs.attention {
-            self.front.forward(pass.numbers, places, &kept.x, &pass.batch.positions, pass.rope, low);
+            self.front.forward(pass.numbers, places, &kept.x, (layer, &pass.batch.positions, pass.turning), low);
         }
     }
 }
@@ -189,13 +200,14 @@ impl Tail {
         let Numbers { config, .. } = pass.numbers;
         let (d, ff, q_size) = (config.hidden_size, config.intermediate_size, config.query_size());
         let rows = self.inv2.len();
-        let Scratch { dnormed, dglu, dgate, dup, low, .. } = scratch;
+        let Scratch { dnormed, dglu, dgate, dup, draw, low, .. } = scratch;
         let Flow { dx, dout } = flow;
         for (buffer, width) in [(&mut *dglu, ff), (&mut *dgate, ff), (&mut *dup, ff), (&mut *dnormed, d), (&mut *dout, q_size)] {
             room(buffer, rows, width);
         }
         let into = needs.glu.then_some((&mut dglu[..], Write::Set));
-        pass.linear(&places.down, &self.glu, ff, dx, into, (gradients, low));
+        let dmlp = pass.behind(places.post2.as_ref(), &self.mlp, &self.inv_mlp, dx, draw, gradients);
+        pass.linear(&places.down, &self.glu, ff, dmlp, into, (gradients, low));
         if !needs.glu {
             return;
         }
@@ -212,7 +224,8 @@ impl Tail {
         }
         rms_backward(dnormed, &self.middle, pass.weight(&places.norm2), &self.inv2, dx, zeroed(gradients, &places.norm2));
         let into = needs.attention.then_some((&mut dout[..], Write::Set));
-        pass.linear(&places.o, attended, q_size, dx, into, (gradients, low));
+        let dattended = pass.behind(places.post1.as_ref(), &self.attended, &self.inv_attended, dx, draw, gradients);
+        pass.linear(&places.o, attended, q_size, dattended, into, (gradients, low));
     }
 }
 
@@ -221,22 +234,33 @@ impl Front {
     fn backward(
         &self,
         pass: &Pass,
-        places: &LayerPlaces,
+        (layer, places): (usize, &LayerPlaces),
         kept: &Kept,
         needs: Needs,
         gradients: &mut [f32],
         (flow, scratch): (&mut Flow, &mut Scratch),
     ) {
-        let Pass { numbers: Numbers { config, .. }, heads, rope: table, batch, .. } = pass;
+        let Pass { numbers: Numbers { config, .. }, heads, turning, batch, .. } = pass;
         let (rows, d, q_size, kv_size) = (batch.rows(), config.hidden_size, config.query_size(), config.key_value_size());
-        let Scratch { dnormed, dq, dk, dv, low, .. } = scratch;
+        let Scratch { dnormed, dq, dk, dv, draw, low, .. } = scratch;
         for (buffer, width) in [(&mut *dq, q_size), (&mut *dk, kv_size), (&mut *dv, kv_size), (&mut *dnormed, d)] {
             room(buffer, rows, width);
         }
         let seen = Seen { q: &self.q, k: &self.k, v: &self.v, out: &kept.out, lse: &kept.lse, dout: &flow.dout };
-        attention::backward(*heads, &batch.starts, seen, dq, dk, dv);
-        rope(dq, config.num_attention_heads, &batch.positions, table, Turn::Backward);
-        rope(dk, config.num_key_value_heads, &batch.positions, table, Turn::Backward);
+        attention::backward(heads[layer], &batch.starts, seen, dq, dk, dv);
+        turning.turn(layer, dq, config.num_attention_heads, &batch.positions, Turn::Backward);
+        turning.turn(layer, dk, config.num_key_value_heads, &batch.positions, Turn::Backward);
+        if let Some([of_q, of_k]) = &places.head_norms {
+            for (dx, raw, inv, place) in [(&mut *dq, &self.raw_q, &self.inv_q, of_q), (&mut *dk, &self.raw_k, &self.inv_k, of_k)] {
+                pass.behind(Some(place), raw, inv, dx, draw, gradients);
+                std::mem::swap(dx, draw);
+            }
+        }
+        for (place, dy) in places.biases.iter().flatten().zip([&*dq, &*dk, &*dv]) {
+            if let Some(gradient) = zeroed(gradients, place) {
+                bias_backward(dy, gradient);
+            }
+        }
         let norms = needs.input || places.norm1.learns;
         for (place, dy, write) in [(&places.q, dq, Write::Set), (&places.k, dk, Write::Add), (&places.v, dv, Write::Add)] {
             let into = norms.then_some((&mut dnormed[..], write));
@@ -252,6 +276,23 @@ impl Front {
 impl<'a> Pass<'a> {
     fn weight(&self, place: &Place) -> &'a [f32] {
         &self.weights[place.range.clone()]
+    }
+
+    /// The gradient of what a norm was given, which is made in `draw`; if there is no norm, that of what came out.
+    fn behind<'b>(
+        &self,
+        norm: Option<&Place>,
+        raw: &[f32],
+        inv: &[f32],
+        dy: &'b [f32],
+        draw: &'b mut Vec<f32>,
+        gradients: &mut [f32],
+    ) -> &'b [f32] {
+        let Some(norm) = norm else { return dy };
+        room(draw, dy.len(), 1);
+        draw.fill(0.0);
+        rms_backward(dy, raw, self.weight(norm), inv, draw, zeroed(gradients, norm));
+        draw
     }
 
     /// Of `y = x · wᵀ`: the gradients of what learns in it, and that of `x` where somebody asks for it.

@@ -12,7 +12,9 @@ use super::{Batch, Config, Decoder, Keep, Tensors};
 /// A fixed number of slots, each for one sequence of at most `capacity` tokens.
 #[derive(Debug)]
 pub struct Cache {
-    heads: Heads,
+    /// One for each layer.
+    heads: Vec<Heads>,
+    width: usize,
     capacity: usize,
     /// One for each layer: slots × capacity × width.
     keys: Vec<Vec<f32>>,
@@ -23,7 +25,7 @@ impl Cache {
     pub fn new(config: &Config, slots: usize, capacity: usize) -> Cache {
         let layer = || vec![0.0; slots * capacity * config.key_value_size()];
         let layers = || (0..config.num_hidden_layers).map(|_| layer()).collect();
-        Cache { heads: Heads::of(config), capacity, keys: layers(), values: layers() }
+        Cache { heads: Heads::of(config), width: config.key_value_size(), capacity, keys: layers(), values: layers() }
     }
 
     /// Bytes that one token of one sequence takes.
@@ -33,19 +35,15 @@ impl Cache {
 
     /// Gives slot `to` the first tokens of slot `from`.
     pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
-        let (stride, length) = (self.capacity * self.width(), tokens * self.width());
+        let (stride, length) = (self.capacity * self.width, tokens * self.width);
         for layer in self.keys.iter_mut().chain(&mut self.values) {
             layer.copy_within(from * stride..from * stride + length, to * stride);
         }
     }
 
-    fn width(&self) -> usize {
-        self.heads.kv_heads * self.heads.head_dim
-    }
-
     /// Stores a layer's keys and values of one sequence's rows, from `position` on.
     fn store(&mut self, layer: usize, slot: usize, position: usize, k: &[f32], v: &[f32]) {
-        let start = (slot * self.capacity + position) * self.width();
+        let start = (slot * self.capacity + position) * self.width;
         self.keys[layer][start..start + k.len()].copy_from_slice(k);
         self.values[layer][start..start + v.len()].copy_from_slice(v);
     }
@@ -59,6 +57,7 @@ impl Decoder {
 
     /// Runs further tokens of each sequence, whose earlier ones are in its slot (a batch of [`Batch::push_next`] and [`Batch::push_rest`]).
     pub fn advance(&mut self, weights: &dyn Tensors, batch: &Batch, cache: &mut Cache, slots: &[usize]) -> Result<(), ModelError> {
+        self.turning.check_cached(batch)?;
         self.forward_with(weights, &[], batch, Keep::Nothing, &mut Advance { batch, cache, slots })
     }
 }
@@ -71,12 +70,12 @@ struct Prefill<'a> {
 
 impl Attend for Prefill<'_> {
     fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], lse: &mut [f32]) {
-        let width = self.cache.width();
+        let width = self.cache.width;
         for (rows, slot) in self.starts.windows(2).zip(self.slots) {
             let rows = rows[0] * width..rows[1] * width;
             self.cache.store(layer, *slot, 0, &k[rows.clone()], &v[rows]);
         }
-        attention::forward(self.cache.heads, self.starts, q, k, v, out, lse);
+        attention::forward(self.cache.heads[layer], self.starts, q, k, v, out, lse);
     }
 }
 
@@ -88,8 +87,8 @@ struct Advance<'a> {
 
 impl Attend for Advance<'_> {
     fn attend(&mut self, layer: usize, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], _: &mut [f32]) {
-        let Heads { heads, kv_heads, head_dim, window } = self.cache.heads;
-        let (width, size, capacity) = (self.cache.width(), heads * head_dim, self.cache.capacity);
+        let heads = self.cache.heads[layer];
+        let (width, size, capacity) = (self.cache.width, heads.heads * heads.head_dim, self.cache.capacity);
         let mut tasks = Vec::with_capacity(self.slots.len());
         let mut rest = out;
         for (rows, slot) in self.batch.starts.windows(2).zip(self.slots) {
@@ -101,7 +100,7 @@ impl Attend for Advance<'_> {
         }
         let (all_keys, values) = (&self.cache.keys[layer], &self.cache.values[layer]);
         tasks.into_par_iter().for_each(|(q, keys, out)| {
-            attention_cached(heads, kv_heads, head_dim, window, q, &all_keys[keys.clone()], &values[keys], out);
+            attention_cached(&heads.shape(keys.len() / width), q, &all_keys[keys.clone()], &values[keys], out);
         });
     }
 }

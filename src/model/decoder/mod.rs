@@ -14,13 +14,13 @@ mod places;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod turning;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::kernels::gemm::{Mat, Write, matmul};
-use crate::kernels::rope::Rope;
 
 pub use batch::Batch;
 pub use low_rank::LowRank;
@@ -30,6 +30,7 @@ pub use tensors::{Pairs, Tensors};
 use super::weights::Layout;
 use super::{Adapter, Config, ModelError};
 use attention::Heads;
+use turning::Turning;
 
 /// Logits are made for at most this many numbers at a time (16 MiB), in multiples of 256 rows.
 const HEAD_CHUNK: usize = 4 << 20;
@@ -52,8 +53,9 @@ pub type EachLogits<'a> = &'a mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<
 pub struct Decoder {
     pub config: Config,
     pub places: Places,
-    heads: Heads,
-    rope: Rope,
+    /// Of each layer.
+    heads: Vec<Heads>,
+    turning: Turning,
     /// Of the last forward pass.
     keep: Keep,
     /// One for each layer; the first serves all those of which nothing is kept.
@@ -96,6 +98,11 @@ struct Front {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Queries and keys before their norms, if those have any, and what these divide by.
+    raw_q: Vec<f32>,
+    raw_k: Vec<f32>,
+    inv_q: Vec<f32>,
+    inv_k: Vec<f32>,
 }
 
 /// The second half of a layer, behind its attention.
@@ -107,6 +114,11 @@ struct Tail {
     gate: Vec<f32>,
     up: Vec<f32>,
     glu: Vec<f32>,
+    /// What attention and MLP give before their own norms, if they have any, and what these divide by.
+    attended: Vec<f32>,
+    inv_attended: Vec<f32>,
+    mlp: Vec<f32>,
+    inv_mlp: Vec<f32>,
 }
 
 impl Decoder {
@@ -129,7 +141,7 @@ impl Decoder {
             config: config.clone(),
             places,
             heads: Heads::of(config),
-            rope: Rope::new(config.head_dim, 0, config.rope_theta),
+            turning: Turning::of(config),
             keep: Keep::Nothing,
             kept: (0..config.num_hidden_layers).map(|_| Kept::default()).collect(),
             work: (0..config.num_hidden_layers).map(|_| Work::default()).collect(),
@@ -143,6 +155,11 @@ impl Decoder {
             low: Vec::new(),
             gradients: backward::Buffers::default(),
         })
+    }
+
+    /// Sequences of more tokens have to be read from their start again when they grow beyond it (see [`Decoder::advance`]).
+    pub fn switch(&self) -> usize {
+        self.turning.switch()
     }
 
     /// Rows of one piece of logits.
@@ -168,15 +185,6 @@ impl Decoder {
         let d = self.config.hidden_size;
         room(logits, rows.len(), self.config.vocab_size);
         weights.linear(&self.places.head, &self.normed[rows.start * d..rows.end * d], logits, Write::Set);
-    }
-
-    /// The tables reach as far as a batch needs; a hostile configuration cannot make them huge.
-    fn reach(&mut self, batch: &Batch) {
-        let needed = batch.positions.iter().max().map_or(0, |position| *position as usize + 1);
-        if needed > self.rope.max_positions() {
-            let reach = needed.next_power_of_two().min(self.config.max_position_embeddings);
-            self.rope = Rope::new(self.config.head_dim, reach, self.config.rope_theta);
-        }
     }
 }
 

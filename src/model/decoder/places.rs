@@ -35,11 +35,19 @@ pub struct LayerPlaces {
     pub q: Place,
     pub k: Place,
     pub v: Place,
+    /// Of queries, keys and values.
+    pub biases: Option<[Place; 3]>,
+    /// Of each query head and of each key head.
+    pub head_norms: Option<[Place; 2]>,
     pub o: Place,
+    /// Behind the attention.
+    pub post1: Option<Place>,
     pub norm2: Place,
     pub gate: Place,
     pub up: Place,
     pub down: Place,
+    /// Behind the MLP.
+    pub post2: Option<Place>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,18 +72,27 @@ impl Places {
             let columns = tensor.shape.last().copied().unwrap_or(1);
             Ok::<_, ModelError>(Place { index, range: tensor.range.clone(), columns, learns: !frozen(name), low_rank: None })
         };
+        let features = &config.features;
         let layers = (0..config.num_hidden_layers).map(|layer| {
-            let part = |part: &str| place(&format!("model.layers.{layer}.{part}.weight"));
+            let part = |part: &str| place(&format!("model.layers.{layer}.{part}"));
+            let bias = |matrix: &str| part(&format!("self_attn.{matrix}_proj.bias"));
+            let head_norm = |head: &str| part(&format!("self_attn.{head}_norm.weight"));
+            let post = |name: &str| if features.post_norms { part(name).map(Some) } else { Ok(None) };
+            let norm2 = if features.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
             Ok::<_, ModelError>(LayerPlaces {
-                norm1: part("input_layernorm")?,
-                q: part("self_attn.q_proj")?,
-                k: part("self_attn.k_proj")?,
-                v: part("self_attn.v_proj")?,
-                o: part("self_attn.o_proj")?,
-                norm2: part("post_attention_layernorm")?,
-                gate: part("mlp.gate_proj")?,
-                up: part("mlp.up_proj")?,
-                down: part("mlp.down_proj")?,
+                norm1: part("input_layernorm.weight")?,
+                q: part("self_attn.q_proj.weight")?,
+                k: part("self_attn.k_proj.weight")?,
+                v: part("self_attn.v_proj.weight")?,
+                biases: if features.attention_bias { Some([bias("q")?, bias("k")?, bias("v")?]) } else { None },
+                head_norms: if features.query_key_norms { Some([head_norm("q")?, head_norm("k")?]) } else { None },
+                o: part("self_attn.o_proj.weight")?,
+                post1: post("post_attention_layernorm.weight")?,
+                norm2: part(norm2)?,
+                gate: part("mlp.gate_proj.weight")?,
+                up: part("mlp.up_proj.weight")?,
+                down: part("mlp.down_proj.weight")?,
+                post2: post("post_feedforward_layernorm.weight")?,
             })
         });
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
@@ -122,17 +139,21 @@ impl Places {
 
 impl LayerPlaces {
     fn learns(&self) -> bool {
-        self.first_half_learns() || self.mlp_input_learns() || self.gate_or_up_learns() || self.down.is_trained()
+        self.first_half_learns()
+            || self.mlp_input_learns()
+            || self.gate_or_up_learns()
+            || [&self.down].into_iter().chain(&self.post2).any(Place::is_trained)
     }
 
     /// Whether something before the attention's output learns.
     pub fn first_half_learns(&self) -> bool {
-        [&self.norm1, &self.q, &self.k, &self.v].iter().any(|place| place.is_trained())
+        let always = [&self.norm1, &self.q, &self.k, &self.v].into_iter();
+        always.chain(self.biases.iter().flatten()).chain(self.head_norms.iter().flatten()).any(Place::is_trained)
     }
 
     /// Whether something between the attention's output and the second norm's learns.
     pub fn mlp_input_learns(&self) -> bool {
-        self.o.is_trained() || self.norm2.learns
+        [&self.o, &self.norm2].into_iter().chain(&self.post1).any(Place::is_trained)
     }
 
     pub fn gate_or_up_learns(&self) -> bool {

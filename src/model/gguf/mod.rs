@@ -1,9 +1,12 @@
 //! GGUF: the file format of llama.cpp, read and written by our own code.
 //!
-//! [`read`] and [`write`] know the container only, [`llama`] knows what a model's parts are called in it, [`tokens`] its tokenizer.
+//! [`read`] and [`write`] know the container only, [`llama`] which of a model's tensors is which in it, [`arch`] what is special to each of llama.cpp's
+//! architectures, [`metadata`] how a configuration is said, [`tokens`] a tokenizer.
 
+mod arch;
 mod file_type;
 pub mod llama;
+mod metadata;
 pub mod read;
 mod tokens;
 pub mod value;

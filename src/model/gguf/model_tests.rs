@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use super::*;
 use crate::model::config::tests::tiny;
+use crate::model::config::{RopeScaling, Yarn};
 use crate::model::quant::BlockType;
 use crate::model::tokenizer::tests::bytes_only;
-use crate::model::{ChatTemplate, Config, Model, Weights};
+use crate::model::{Activation, ChatTemplate, Config, Model, Weights};
 
 fn model(config: Config) -> Model {
     let mut weights = Weights::zeros(&config).unwrap();
@@ -40,6 +41,114 @@ fn an_f32_file_loads_as_the_same_model() {
             assert_eq!(read.tokenizer.encode(text).unwrap(), model.tokenizer.encode(text).unwrap());
         }
     }
+}
+
+/// Wide enough for a tokenizer of bytes; a Phi-3's heads are as wide as its stream.
+fn of_each_family() -> Vec<Config> {
+    crate::model::config::tests::of_each_family().into_iter().map(|config| Config { vocab_size: 260, ..config }).collect()
+}
+
+#[test]
+fn every_family_loads_opens_and_is_saved_the_same() {
+    for config in of_each_family() {
+        let model = model(config);
+        let (_space, path) = saved(&model, BlockType::F32);
+        let read = Model::load(&path).unwrap();
+        assert_eq!(read.config, model.config);
+        assert_eq!(read.weights.data, model.weights.data, "{:?}", model.config.family);
+        assert_eq!(Model::open(&path).unwrap().config, model.config);
+        let (_other, again) = saved(&read, BlockType::F32);
+        assert_eq!(std::fs::read(path).unwrap(), std::fs::read(again).unwrap(), "{:?}", model.config.family);
+    }
+}
+
+#[test]
+fn every_tensor_of_every_family_is_needed() {
+    for config in of_each_family() {
+        let model = model(config);
+        let (_space, path) = saved(&model, BlockType::F32);
+        let header = Header::parse(&std::fs::read(&path).unwrap()).unwrap();
+        let said = |change: &dyn Fn(&mut Vec<TensorPlan>)| {
+            let space = tempfile::tempdir().unwrap();
+            let path = space.path().join("x.gguf");
+            let of = |tensor: &TensorInfo| TensorPlan { name: tensor.name.clone(), shape: tensor.shape.clone(), ty: tensor.ty };
+            let mut plans = header.tensors.iter().map(of).collect();
+            change(&mut plans);
+            let mut writer = Writer::create(&path, &header.metadata, &plans).unwrap();
+            plans.iter().for_each(|plan| writer.tensor(&1.0f32.to_le_bytes().repeat(plan.size_bytes().unwrap() / 4)).unwrap());
+            writer.finish().unwrap();
+            Model::load(&path).map(|_| ()).unwrap_err().to_string()
+        };
+        for (i, tensor) in header.tensors.iter().enumerate() {
+            let name = tensor.name.as_str();
+            // Without a head of its own the embedding is the head; without factors there are none.
+            if name != "output.weight" && name != "rope_freqs.weight" {
+                let error = said(&|plans| drop(plans.remove(i)));
+                assert!(error.contains(name) && (error.contains("missing") || error.contains("it has one of")), "{name}: {error}");
+            }
+            let error = said(&|plans| plans[i].shape[0] *= 2);
+            assert!(error.contains("has shape"), "{name}: {error}");
+            assert!(said(&|plans| plans[i].name = "stranger".to_string()).contains("`"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_llama_cpp_takes_for_granted_is_refused_where_it_does_not_hold() {
+    let said = |change: &dyn Fn(&mut Config), index: usize| {
+        let mut config = of_each_family().remove(index);
+        change(&mut config);
+        let model = model(config);
+        llama::metadata(&model, 0).unwrap_err().to_string()
+    };
+    let scaled = |scaling: RopeScaling| move |config: &mut Config| config.features.rope_scaling = scaling.clone();
+    let linear = RopeScaling::Linear { factor: 2.0 };
+    let yarn = |attention_factor| Yarn { factor: 4.0, original: 32, attention_factor, beta_fast: 32.0, beta_slow: 1.0 };
+    let llama3 = of_each_family()[1].features.rope_scaling.clone();
+    let cases: [(usize, &dyn Fn(&mut Config), &str); 13] = [
+        (0, &|config| config.sliding_window = Some(9), "sliding window"),
+        (0, &|config| config.hidden_act = Activation::GeluTanh, "GeLU"),
+        (3, &|config| config.sliding_window = Some(9), "sliding window"),
+        (3, &scaled(llama3), "rope_scaling"),
+        (4, &scaled(RopeScaling::Yarn(yarn(9.0))), "rope_scaling"),
+        (5, &|config| config.features.full_layers = vec![1], "layer_types"),
+        (5, &|config| config.features.rope_local_theta = Some(2e4), "rope_local_base_freq"),
+        (5, &|config| config.features.query_pre_attn_scalar = Some(5.0), "query_pre_attn_scalar"),
+        (5, &|config| config.hidden_act = Activation::Silu, "SiLU"),
+        (5, &|config| config.sliding_window = None, "sliding_window"),
+        (6, &|config| config.head_dim = 8, "heads of 32"),
+        (6, &scaled(linear), "rope_scaling"),
+        (8, &|config| config.features.unturned_layers = vec![2], "no_rope_layers"),
+    ];
+    for (index, change, expected) in cases {
+        let error = said(change, index);
+        assert!(error.contains(expected) && error.contains("llama.cpp's `"), "{expected}: {error}");
+    }
+}
+
+#[test]
+fn parts_of_one_tensor_have_one_type() {
+    let model = model(of_each_family().remove(6));
+    let types: Vec<_> =
+        model.weights.iter().map(|(name, ..)| if name.ends_with("k_proj.weight") { BlockType::F16 } else { BlockType::F32 }).collect();
+    let space = tempfile::tempdir().unwrap();
+    let error = save(&space.path().join("x.gguf"), &model, 0, &types, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().contains("more than one type in `model.layers.0.self_attn.qkv_proj.weight`"), "{error}");
+}
+
+#[test]
+fn ends_of_turns_are_known_by_their_names() {
+    let mut model = model(small());
+    let mut json: serde_json::Value = serde_json::from_slice(model.tokenizer.json()).unwrap();
+    let mut token = json["added_tokens"][0].clone();
+    (token["id"], token["content"]) = (257.into(), "<end_of_turn>".into());
+    json["model"]["vocab"]["<end_of_turn>"] = 257.into();
+    json["added_tokens"].as_array_mut().unwrap().push(token);
+    model.tokenizer = crate::model::Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    model.tokenizer.eos = model.tokenizer.special("<|endoftext|>");
+    let (_space, path) = saved(&model, BlockType::F32);
+    let read = Model::load(&path).unwrap().config;
+    assert_eq!((read.eos_token_id, read.features.other_ends), (Some(0), vec![257]));
 }
 
 #[test]
@@ -107,7 +216,8 @@ fn what_we_cannot_run_is_named() {
         let path = space.path().join("x.gguf");
         let mut metadata = llama::metadata(&model, 0).unwrap();
         change(&mut metadata);
-        let plans: Vec<_> = model.weights.iter().map(|(name, shape, _)| llama::plan(name, shape, BlockType::F32).unwrap()).collect();
+        let plans: Vec<_> =
+            model.weights.iter().map(|(name, shape, _)| llama::plan(&model.config, name, shape, BlockType::F32).unwrap()).collect();
         let mut writer = Writer::create(&path, &metadata, &plans).unwrap();
         for plan in &plans {
             writer.tensor(&vec![0; plan.size_bytes().unwrap()]).unwrap();
@@ -128,10 +238,10 @@ fn what_we_cannot_run_is_named() {
         ("llama.block_count", Value::U32(1), "blk.1"),
         ("llama.block_count", Value::U64(u64::MAX), "num_hidden_layers"),
         ("llama.embedding_length", Value::U32(64), "shape"),
-        ("llama.rope.scaling.type", Value::from("yarn"), "scaled rotary positions"),
+        ("llama.rope.scaling.type", Value::from("su"), "scaled rotary positions (su)"),
         ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
         ("llama.expert_count", Value::U32(8), "expert_count"),
-        ("tokenizer.ggml.model", Value::from("llama"), "byte-level BPE"),
+        ("tokenizer.ggml.model", Value::from("llama"), "scores is missing"),
         ("tokenizer.ggml.pre", Value::from("tekken"), "tekken"),
         ("tokenizer.ggml.eos_token_id", Value::U32(9999), "eos_token_id"),
         ("tokenizer.ggml.merges", Value::Array(Array::String(vec!["nomerge".into()])), "merge"),

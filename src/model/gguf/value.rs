@@ -99,6 +99,13 @@ impl Value {
         }
     }
 
+    pub fn as_f32s(&self) -> Option<&[f32]> {
+        match self {
+            Value::Array(Array::F32(numbers)) => Some(numbers),
+            _ => None,
+        }
+    }
+
     pub fn as_i32s(&self) -> Option<&[i32]> {
         match self {
             Value::Array(Array::I32(numbers)) => Some(numbers),

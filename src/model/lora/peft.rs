@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::error::read_limited;
-use super::super::{Config, ModelError, safetensors};
+use super::super::{Config, Family, ModelError, safetensors};
 use super::{Adapter, Lora, Target};
 
 const CONFIG: &str = "adapter_config.json";
@@ -28,7 +28,13 @@ const NEUTRAL: [&str; 10] = [
 ];
 
 impl Adapter {
-    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+    pub fn save(&self, config: &Config, folder: &Path) -> Result<(), ModelError> {
+        let fused = |target: &&Target| !matches!(target, Target::O | Target::Down);
+        if let Some(target) = self.lora.target_modules.iter().find(fused).filter(|_| config.family == Family::Phi3) {
+            let why =
+                "a Phi-3 has its queries, keys and values in one matrix, and so gate and up; merge it, or adapt o_proj and down_proj only";
+            return Err(ModelError::unsupported(format!("an adapter of {target:?} that PEFT reads"), why));
+        }
         let path = folder.join(CONFIG);
         let text = format!("{:#}\n", self.lora.to_json());
         std::fs::write(&path, text).map_err(|error| ModelError::io("write", &path, error))?;
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn it_reads_back_what_it_writes() {
         let space = tempfile::tempdir().unwrap();
-        adapter().save(space.path()).unwrap();
+        adapter().save(&tiny(), space.path()).unwrap();
         let read = Adapter::load(space.path(), &tiny()).unwrap();
         assert_eq!(read.lora, adapter().lora);
         assert_eq!(read.weights.data, adapter().weights.data);
@@ -163,7 +169,7 @@ mod tests {
     #[test]
     fn cut_and_foreign_files_are_errors() {
         let space = tempfile::tempdir().unwrap();
-        adapter().save(space.path()).unwrap();
+        adapter().save(&tiny(), space.path()).unwrap();
         let path = space.path().join(TENSORS);
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 8, 9, bytes.len() / 3, bytes.len() * 2 / 3, bytes.len() - 1] {

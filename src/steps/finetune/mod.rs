@@ -141,7 +141,7 @@ fn finetune(params: &Params, io: &Io) -> Result<(), Failure> {
     learned.record(parameters, Some(trained)).write(io)?;
     adapter.weights.data = learned.weights;
     if !own.merge {
-        return Ok(adapter.save(&io.out)?);
+        return Ok(adapter.save(&student.config, &io.out)?);
     }
     adapter.merge(&student.config, &mut weights)?;
     student.save(weights, io)

@@ -106,7 +106,7 @@ fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     gguf::save(&io.out.join("model.gguf"), &model, file_type, &types, &mut |packed| {
         let (name, shape) = model.weights.layout.tensors.get(packed.index).map_or(("", &[][..]), |t| (t.name.as_str(), &t.shape));
         let Some(choice) = choices.get(packed.index) else { return ControlFlow::Break(()) };
-        tally.add(name, shape, *choice, packed);
+        tally.add(tensor_name(model.config.family, name).unwrap_or_default(), shape, *choice, packed);
         io.progress(tally.values, total, "weights", "");
         if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
@@ -137,7 +137,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, name: &str, shape: &[usize], choice: Choice, packed: Packed) {
+    fn add(&mut self, name: String, shape: &[usize], choice: Choice, packed: Packed) {
         let (error, power) = squares(choice.ty, packed);
         self.error += error;
         self.power += power;
@@ -150,7 +150,7 @@ impl Tally {
             reason: format!("rows of {columns} are no whole number of blocks of {}", choice.wanted.block_values()),
         });
         self.tensors.push(TensorRecord {
-            name: tensor_name(name).unwrap_or_default(),
+            name,
             shape: shape.to_vec(),
             ty: choice.ty.name().to_string(),
             fallback,

@@ -1,7 +1,7 @@
 //! Which block type each tensor gets: llama-quantize's mixtures, its fallbacks where rows do not divide, and what the user overrides.
 
-use crate::model::Config;
 use crate::model::quant::BlockType;
+use crate::model::{Config, Family};
 
 /// A `type` of the manifest, as llama-quantize names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,10 @@ fn wanted(recipe: &Recipe, config: &Config, name: &str, columns: usize) -> Block
         };
     }
     match layer(name) {
+        // They lie in one tensor.
+        Some((_, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj")) if config.family == Family::Phi3 => {
+            fused_type(recipe.preset, base)
+        }
         Some((layer, "self_attn.v_proj")) => value_type(recipe.preset, base, layer, config),
         Some((layer, "mlp.down_proj")) => down_type(recipe.preset, base, layer, config.num_hidden_layers),
         Some((_, "self_attn.o_proj")) => output_type(recipe.preset, base),
@@ -149,6 +153,16 @@ fn down_type(preset: Preset, base: BlockType, layer: usize, layers: usize) -> Bl
         Preset::Q3KL => BlockType::Q5K,
         Preset::Q4KM | Preset::Q5KM if deserves_more(layer, layers) => BlockType::Q6K,
         Preset::Q4KS if layer < layers / 8 => BlockType::Q5K,
+        _ => base,
+    }
+}
+
+/// Of queries, keys and values in one tensor.
+fn fused_type(preset: Preset, base: BlockType) -> BlockType {
+    match preset {
+        Preset::Q3KM | Preset::Q3KL => BlockType::Q4K,
+        Preset::Q4KM => BlockType::Q5K,
+        Preset::Q5KM => BlockType::Q6K,
         _ => base,
     }
 }

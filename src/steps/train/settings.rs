@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::schedule::{Schedule, Shape};
 use crate::model::decoder::Keep;
 use crate::model::tokenizer::{Special, Tokenizer};
-use crate::model::{Activation, Config};
+use crate::model::{Activation, Config, Family, Features};
 use crate::steps::{Failure, Field, Params, Problem, Type, typed};
 
 pub static ARCH: &[Field] = &[
@@ -151,6 +151,7 @@ impl Arch {
     /// A model of this shape. `special` is the token that begins, ends and pads.
     pub fn config(&self, vocab_size: usize, eos: Option<u32>, bos: Option<u32>, pad: Option<u32>) -> Config {
         Config {
+            family: Family::Llama,
             vocab_size,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -167,6 +168,7 @@ impl Arch {
             bos_token_id: bos,
             eos_token_id: eos,
             pad_token_id: pad,
+            features: Features::default(),
         }
     }
 
