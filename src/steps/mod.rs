@@ -5,6 +5,7 @@
 //! of nothing else: that is what the cache relies on.
 
 pub mod bundle;
+pub mod calibrate;
 pub mod dataset;
 pub mod device;
 pub mod distill;
@@ -29,6 +30,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &train::Train,
     &distill::Distill,
     &finetune::Finetune,
+    &calibrate::Calibrate,
     &quantize::Quantize,
     &evaluate::Evaluate,
     &exec::KIND,

@@ -57,6 +57,11 @@ pub fn rows_for_file<'a>(name: &str, values: &'a [f32], config: &Config) -> Cow<
     Cow::Owned(out)
 }
 
+/// For each row of the file the row in a Hugging Face folder, if their order differs.
+pub fn row_order(name: &str, rows: usize, config: &Config) -> Option<Vec<usize>> {
+    permuted_row(name, config).map(|_| pairs(rows, config.head_dim).map(|(_, from)| from).collect())
+}
+
 /// The opposite of [`rows_for_file`], in place.
 fn rows_from_file(name: &str, values: &mut [f32], config: &Config) {
     let Some(row) = permuted_row(name, config) else { return };
@@ -116,7 +121,7 @@ pub fn save(
 }
 
 /// Everything that llama.cpp wants to know. `file_type` is `llama_ftype`. No name is written: it would make equal models unequal files.
-pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
+pub fn metadata<W>(model: &Model<W>, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
     let config = &model.config;
     refuse_what_it_cannot_say(config)?;
     let number = |n: usize| {
@@ -129,7 +134,7 @@ pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, M
     let mut entries = vec![
         ("general.architecture", Value::from("llama")),
         ("general.type", Value::from("model")),
-        ("general.size_label", Value::String(size_label(model.weights.parameters()))),
+        ("general.size_label", Value::String(size_label(Layout::of(config)?.total()))),
         ("llama.block_count", number(config.num_hidden_layers)?),
         ("llama.context_length", number(config.max_position_embeddings)?),
         ("llama.embedding_length", number(config.hidden_size)?),

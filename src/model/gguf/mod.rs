@@ -4,6 +4,7 @@
 
 mod file_type;
 pub mod llama;
+pub mod pack;
 pub mod read;
 mod tokens;
 pub mod value;

@@ -168,7 +168,7 @@ fn deserves_more(layer: usize, layers: usize) -> bool {
 }
 
 /// The nearest type whose blocks fill the rows. The steps from 256 to 32 are llama.cpp's; where 32 does not divide either, it gives up, and we take F16.
-fn fitting(wanted: BlockType, columns: usize) -> BlockType {
+pub fn fitting(wanted: BlockType, columns: usize) -> BlockType {
     let divides = |ty: BlockType| columns.is_multiple_of(ty.block_values());
     if divides(wanted) {
         return wanted;
