@@ -35,7 +35,8 @@ pub fn pack(
 ) -> Result<(), ModelError> {
     let io = |error| named("write", path, error);
     let tensors = &model.weights.layout.tensors;
-    let plans: Vec<_> = tensors.iter().zip(types).map(|(tensor, ty)| llama::plan(&tensor.name, &tensor.shape, *ty)).collect::<Result<_, _>>()?;
+    let plans: Vec<_> =
+        tensors.iter().zip(types).map(|(tensor, ty)| llama::plan(&tensor.name, &tensor.shape, *ty)).collect::<Result<_, _>>()?;
     let mut writer = Writer::create(path, &llama::metadata(model, file_type)?, &plans).map_err(io)?;
     let mut buffers = Buffers::default();
     for (index, ((tensor, ty), plan)) in tensors.iter().zip(types).zip(&plans).enumerate() {

@@ -81,7 +81,8 @@ impl Imatrix {
             ("imatrix.chunk_size", Value::U32(self.chunk_size)),
         ];
         let metadata: Vec<_> = metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
-        let plan = |name: &str, what: &str, columns| TensorPlan { name: format!("{name}.{what}"), shape: vec![columns, 1], ty: BlockType::F32 };
+        let plan =
+            |name: &str, what: &str, columns| TensorPlan { name: format!("{name}.{what}"), shape: vec![columns, 1], ty: BlockType::F32 };
         let plans: Vec<_> =
             self.entries.iter().flat_map(|(name, entry)| [plan(name, "in_sum2", entry.sums.len()), plan(name, "counts", 1)]).collect();
         let mut writer = Writer::create(path, &metadata, &plans).map_err(io)?;

@@ -59,7 +59,7 @@ clones! {
     fn symmetric_blocks<S>(s, x: &[f32], importance: &[f32], cost: Cost, top: f32, steps: Steps) -> Blocks {
         let mut levels = [s.splat(0.0); BLOCK];
         let d = match cost {
-            Cost::Even => {
+            Cost::Even | Cost::Size => {
                 let x = columns::<S, BLOCK>(s, x);
                 let mut most = s.splat(0.0);
                 for x in &x {
@@ -74,7 +74,7 @@ clones! {
                 d
             }
             Cost::Important => {
-                let set = Set::<S, BLOCK>::new(s, x, importance, cost);
+                let set = Set::<S, BLOCK>::new(s, x, importance, cost, 1);
                 let d = halves(s, symmetric(s, &set, top, steps));
                 let inverse = inverse(s, d);
                 for (level, x) in levels.iter_mut().zip(&set.x) {
@@ -90,7 +90,7 @@ clones! {
     fn affine_blocks<S>(s, x: &[f32], importance: &[f32], cost: Cost, top: f32, steps: Steps) -> Blocks {
         let mut levels = [s.splat(0.0); BLOCK];
         let (d, m) = match cost {
-            Cost::Even => {
+            Cost::Even | Cost::Size => {
                 let x = columns::<S, BLOCK>(s, x);
                 let (mut low, mut high) = (s.splat(f32::MAX), s.splat(f32::MIN));
                 for x in &x {
@@ -105,7 +105,7 @@ clones! {
                 (d, low)
             }
             Cost::Important => {
-                let set = Set::<S, BLOCK>::new(s, x, importance, cost);
+                let set = Set::<S, BLOCK>::new(s, x, importance, cost, 1);
                 let Affine { scale, min } = affine(s, &set, top, steps, Minimum::Any);
                 let (d, min) = (halves(s, scale), halves(s, min));
                 let inverse = inverse(s, d);

@@ -1,9 +1,9 @@
 //! The scales of K blocks: small integers times one f16 scale (and one f16 minimum) for all 256 values. Rounding the groups' scales to that grid is where
 //! quality is lost, so their neighbours are tried, each with the minimum that suits it, and the shared scales are fitted again to what was chosen.
 
+use super::SUPER_BLOCK;
 use super::lanes::{Set, bytes, clamp, halves, inverse, nearest, share};
 use super::search::{Affine, Minimum, Steps, affine, affine_level, sums, symmetric, symmetric_level, symmetric_sums, totals};
-use super::SUPER_BLOCK;
 use crate::kernels::isa::{LANES, Simd};
 
 /// Rounds of choosing small integers and fitting the shared scales to them.
@@ -51,11 +51,7 @@ pub fn affine_grid<S: Simd, const N: usize>(s: S, set: &Set<S, N>, shape: Shape)
         let keep = |new, old| s.select_less(error, best.0.error, new, old);
         let chosen = Chosen { error, ..chosen };
         best = (
-            Chosen {
-                scale: keep(chosen.scale, best.0.scale),
-                min: keep(chosen.min, best.0.min),
-                error: keep(error, best.0.error),
-            },
+            Chosen { scale: keep(chosen.scale, best.0.scale), min: keep(chosen.min, best.0.min), error: keep(error, best.0.error) },
             keep(d, best.1),
             keep(dmin, best.2),
         );
@@ -66,8 +62,8 @@ pub fn affine_grid<S: Simd, const N: usize>(s: S, set: &Set<S, N>, shape: Shape)
     let inverse = inverse(s, by.scale);
     let shift = s.mul(by.min, inverse);
     let mut levels = [zero; N];
-    for i in 0..N {
-        levels[i] = affine_level(s, set.x[i], inverse, shift, shape.top);
+    for (level, x) in levels.iter_mut().zip(&set.x) {
+        *level = affine_level(s, *x, inverse, shift, shape.top);
     }
     let mut grid = Grid {
         d: s.to_array(d),
@@ -160,8 +156,8 @@ pub fn symmetric_grid<S: Simd>(s: S, set: &Set<S, 16>, shape: Shape) -> Grid {
     let (code, _, d) = best;
     let inverse = inverse(s, s.mul(d, code));
     let mut levels = [zero; 16];
-    for i in 0..16 {
-        levels[i] = symmetric_level(s, set.x[i], inverse, shape.top);
+    for (level, x) in levels.iter_mut().zip(&set.x) {
+        *level = symmetric_level(s, *x, inverse, shape.top);
     }
     let none = [0.0; LANES];
     let mut grid = Grid { d: s.to_array(d), dmin: none, scales: s.to_array(code), mins: none, levels: [0; 2 * SUPER_BLOCK] };

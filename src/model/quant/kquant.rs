@@ -15,16 +15,13 @@ const Q4K: Shape = Shape { top: 15.0, scale_top: 63.0, steps: Steps { width: 0.1
 const Q5K: Shape = Shape { top: 31.0, scale_top: 63.0, steps: Steps { width: 0.1, below: 8, above: 10 } };
 const Q6K: Shape = Shape { top: 32.0, scale_top: 128.0, steps: Steps { width: 0.2, below: 5, above: 4 } };
 
-/// Values that are packed together: sixteen groups.
-pub fn set_values(ty: BlockType) -> usize {
-    match ty {
-        BlockType::Q4K | BlockType::Q5K => 2 * SUPER_BLOCK,
-        _ => SUPER_BLOCK,
-    }
-}
-
-/// Packs one set.
+/// Packs one set: sixteen groups.
 pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut [u8]) {
+    // What is cheapest to the model on its own was measured; see docs/compression.md.
+    let cost = match ty {
+        BlockType::Q4K | BlockType::Q5K | BlockType::Q6K if cost == Cost::Even => Cost::Size,
+        _ => cost,
+    };
     let grid = match ty {
         BlockType::Q2K => affine16(x, importance, cost, Q2K),
         BlockType::Q3K => symmetric16(x, importance, cost, Q3K),
@@ -48,15 +45,15 @@ pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut 
 
 clones! {
     fn affine16<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
-        affine_grid::<S, 16>(s, &Set::new(s, x, importance, cost), shape)
+        affine_grid::<S, 16>(s, &Set::new(s, x, importance, cost, 16), shape)
     }
 
     fn affine32<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
-        affine_grid::<S, 32>(s, &Set::new(s, x, importance, cost), shape)
+        affine_grid::<S, 32>(s, &Set::new(s, x, importance, cost, 8), shape)
     }
 
     fn symmetric16<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
-        symmetric_grid::<S>(s, &Set::new(s, x, importance, cost), shape)
+        symmetric_grid::<S>(s, &Set::new(s, x, importance, cost, 16), shape)
     }
 }
 

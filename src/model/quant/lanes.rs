@@ -16,31 +16,42 @@ pub struct Set<S: Simd, const N: usize> {
     pub w: [S::V; N],
 }
 
-/// What errors cost.
-#[derive(Clone, Copy, Debug)]
+/// What the square of an error costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
     /// The same for each value.
     Even,
-    /// Its importance, times √(s + x²), s the group's mean square: what a large value stands for is felt more than its square says, as its error is rarely alone.
+    /// r + |x|, r the root of the mean square: with no knowledge of the inputs, large values are a little dearer.
+    Size,
+    /// The value's importance times √(2 r² + x²).
     Important,
 }
 
 impl<S: Simd, const N: usize> Set<S, N> {
-    /// `x` and `importance` hold 16 × N values, group by group.
+    /// `x` and `importance` hold 16 × N values, group by group; mean squares are over `lanes` groups each.
     #[inline(always)]
-    pub fn new(s: S, x: &[f32], importance: &[f32], cost: Cost) -> Set<S, N> {
+    pub fn new(s: S, x: &[f32], importance: &[f32], cost: Cost, lanes: usize) -> Set<S, N> {
         let mut set = Set { x: columns(s, x), w: [s.splat(1.0); N] };
-        if let Cost::Important = cost {
-            set.w = columns(s, importance);
-            let mut square = s.splat(0.0);
-            for x in &set.x {
-                square = s.fma(*x, *x, square);
-            }
-            let mean = s.mul(square, s.splat(1.0 / N as f32));
+        if cost == Cost::Even {
+            return set;
+        }
+        let mut square = s.splat(0.0);
+        for x in &set.x {
+            square = s.fma(*x, *x, square);
+        }
+        let mean = s.mul(share(s, square, lanes, |a, b| a + b), s.splat(1.0 / (lanes * N) as f32));
+        if cost == Cost::Size {
+            let root = s.sqrt(mean);
             for i in 0..N {
-                let x = set.x[i];
-                set.w[i] = s.mul(set.w[i], s.sqrt(s.fma(x, x, mean)));
+                set.w[i] = s.add(root, magnitude(s, set.x[i]));
             }
+            return set;
+        }
+        set.w = columns(s, importance);
+        let twice = s.add(mean, mean);
+        for i in 0..N {
+            let x = set.x[i];
+            set.w[i] = s.mul(set.w[i], s.sqrt(s.fma(x, x, twice)));
         }
         set
     }

@@ -1,7 +1,8 @@
 //! The block types of GGUF: rows of f32 ⇄ packed bytes, in ggml's layouts.
 //!
-//! F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 come out byte for byte as ggml's reference writes them. The K types share ggml's layout, not its search for
-//! scales: ours ([`search`]) minimises the squared error. Blocks are independent and every sum has a fixed order, so threads cannot change a
+//! Without an importance matrix, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 come out byte for byte as ggml's reference writes them. The K types, and with one all but
+//! Q8_0, share ggml's layout, not its search for scales: ours ([`search`], [`grid`]) minimises the weighted squared error. Blocks are independent, sixteen
+//! groups run beside each other in the lanes of a vector ([`lanes`]), and every sum has a fixed order, so neither threads nor instruction sets can change a
 //! byte. Which tensor gets which type is not decided here: that is the `quantize` step's business.
 
 mod classic;
@@ -16,8 +17,8 @@ use std::str::FromStr;
 use rayon::prelude::*;
 
 use crate::kernels::packed::values::unpack;
-use lanes::Cost;
 pub use crate::kernels::packed::{BlockType, SUPER_BLOCK};
+use lanes::Cost;
 
 /// How many blocks one parallel task takes: small enough to share out, large enough to be worth the hand-over.
 const BLOCKS_PER_TASK: usize = 64;

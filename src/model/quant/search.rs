@@ -53,7 +53,7 @@ pub fn affine<S: Simd, const N: usize>(s: S, set: &Set<S, N>, top: f32, steps: S
     let mut most = s.splat(0.0);
     for step in -steps.below..=steps.above {
         let inverse = s.mul(per_range, s.splat(top + steps.width * step as f32));
-        let shift = s.mul(best_shift(s, low), inverse);
+        let shift = s.mul(s.sub(zero, low), inverse);
         let (fit, gain) = fit_affine(s, totals, sums(s, set, inverse, shift, top), minimum);
         best.scale = s.select_less(most, gain, fit.scale, best.scale);
         best.min = s.select_less(most, gain, fit.min, best.min);
@@ -66,11 +66,6 @@ pub fn affine<S: Simd, const N: usize>(s: S, set: &Set<S, N>, top: f32, steps: S
         best.min = s.select_less(zero, gain, fit.min, best.min);
     }
     best
-}
-
-#[inline(always)]
-fn best_shift<S: Simd>(s: S, low: S::V) -> S::V {
-    s.sub(s.splat(0.0), low)
 }
 
 /// Σw and Σw·x.

@@ -21,13 +21,22 @@ pub const FILE: &str = "imatrix.gguf";
 pub struct Calibrate;
 
 static FIELDS: &[Field] = &[
-    Field::required("model", Type::Ref(Arity::One, &[Artifact::Model, Artifact::Quantized]), "The model that reads, best before it is quantized."),
+    Field::required(
+        "model",
+        Type::Ref(Arity::One, &[Artifact::Model, Artifact::Quantized]),
+        "The model that reads, best before it is quantized.",
+    ),
     Field::required(
         "data",
         Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
         "What it reads: texts of the kind that it will meet. Not what it is tested on.",
     ),
-    Field::default("nsamples", Type::Int(1, 1 << 20), "128", "Windows to read, evenly spread over the data; fewer if the data has no more."),
+    Field::default(
+        "nsamples",
+        Type::Int(1, 1 << 20),
+        "128",
+        "Windows to read, evenly spread over the data; fewer if the data has no more.",
+    ),
     Field::default("seqlen", Type::Int(2, 1 << 20), "512", "Tokens of a window, at most as many as the model takes."),
 ];
 
@@ -115,7 +124,8 @@ pub fn text(model: &Model<Stored>, data: &[PathBuf], length: usize, most: usize)
     let tokens = records.par_iter().map(|record| encode(record, encoder)).collect::<Result<Vec<_>, ModelError>>()?.concat();
     let windows = windows(&tokens, length, most);
     match tokens.len() {
-        0 => Err(Failure::new("the data is empty").help("a dataset is JSON lines: {\"text\": …}, {\"prompt\", \"completion\"} or {\"messages\"}")),
+        0 => Err(Failure::new("the data is empty")
+            .help("a dataset is JSON lines: {\"text\": …}, {\"prompt\", \"completion\"} or {\"messages\"}")),
         _ => Ok(windows),
     }
 }

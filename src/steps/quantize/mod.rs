@@ -18,17 +18,22 @@ use crate::model::gguf::llama::tensor_name;
 use crate::model::gguf::pack::{Written, pack};
 use crate::model::quant::BlockType;
 use crate::model::{Imatrix, Model, ModelError, Stored};
-use preset::{Choice, Mixture, Preset, Recipe, choose};
+use preset::{Calibrated, Choice, Mixture, Preset, Recipe, choose};
 use record::{Fallback, Quantization, TensorRecord};
 use rules::{Pinned, Rules};
 
 pub struct Quantize;
 
-pub(super) const BLOCK_TYPES: &[&str] = &["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
+pub(super) const BLOCK_TYPES: &[&str] =
+    &["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
 
 static FIELDS: &[Field] = &[
     Field::required("model", Type::Ref(Arity::Each, &[Artifact::Model]), "The trained model; a list makes one file for each."),
-    Field::optional("type", Type::Choice(preset::NAMES), "The mixture of block types, as llama-quantize names it. Needed without a `recipe`."),
+    Field::optional(
+        "type",
+        Type::Choice(preset::NAMES),
+        "The mixture of block types, as llama-quantize names it. Needed without a `recipe`.",
+    ),
     Field::optional(
         "imatrix",
         Type::Ref(Arity::One, &[Artifact::Imatrix, Artifact::Files]),
@@ -108,7 +113,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn recipe(&self) -> Result<Recipe, Failure> {
+    fn recipe(&self, io: &Io) -> Result<Recipe, Failure> {
         let block = |name: &Option<String>| name.as_deref().map(block_type).transpose();
         let name = self.ty.as_deref().unwrap_or("F16");
         Ok(Recipe {
@@ -116,6 +121,7 @@ impl Fields {
             mixture: if self.pure { Mixture::Pure } else { Mixture::Mixed },
             token_embedding: block(&self.token_embedding_type)?,
             output: block(&self.output_tensor_type)?,
+            calibrated: if io.maybe("imatrix").is_some() { Calibrated::Yes } else { Calibrated::No },
         })
     }
 
@@ -125,13 +131,13 @@ impl Fields {
     }
 }
 
-fn block_type(name: &str) -> Result<BlockType, Failure> {
+pub(super) fn block_type(name: &str) -> Result<BlockType, Failure> {
     name.parse().map_err(|error: crate::model::quant::QuantError| Failure::bug(error.to_string()))
 }
 
 fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
-    let (recipe, rules) = (fields.recipe()?, fields.rules(io)?);
+    let (recipe, rules) = (fields.recipe(io)?, fields.rules(io)?);
     let model = Model::open(io.one("model")?).map_err(|error| cannot("open the model", error))?;
     let choices = choices(&recipe, &rules, &model)?;
     let imatrix = io.maybe("imatrix").map(calibrate::read).transpose()?;
