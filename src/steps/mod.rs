@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod exec;
 pub mod field;
 pub mod finetune;
+pub mod fit;
 pub mod io;
 pub mod quantize;
 pub mod tokenizer;
@@ -32,6 +33,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &finetune::Finetune,
     &calibrate::Calibrate,
     &quantize::Quantize,
+    &fit::Fit,
     &evaluate::Evaluate,
     &exec::KIND,
     &bundle::KIND,
