@@ -14,7 +14,7 @@ use slmops::model::quant::{BlockType, dequantize, quantize};
 use slmops::model::{Activation, ChatTemplate, Config, Family, Features, Generate, Message, Model, Tokenizer, Weights, gguf};
 use slmops::steps::dataset::record::{self, Record};
 use slmops::steps::io::{Io, Listener};
-use slmops::steps::quantize::preset::{self, Mixture, Preset, Recipe, choose};
+use slmops::steps::quantize::preset::{self, Calibrated, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
 
 #[path = "llama_cpp/cutting.rs"]
@@ -148,7 +148,13 @@ fn model(config: Config) -> Model {
 
 /// The types that the mixture of this name gives the model's tensors.
 fn types(model: &Model, name: &str) -> Vec<BlockType> {
-    let recipe = Preset::from_name(name).map(|preset| Recipe { preset, mixture: Mixture::Mixed, token_embedding: None, output: None });
+    let recipe = Preset::from_name(name).map(|preset| Recipe {
+        preset,
+        mixture: Mixture::Mixed,
+        token_embedding: None,
+        output: None,
+        calibrated: Calibrated::No,
+    });
     let type_of = |name: &str, shape: &[usize]| recipe.map_or(BlockType::F32, |recipe| choose(&recipe, &model.config, name, shape).ty);
     model.weights.iter().map(|(name, shape, _)| type_of(name, shape)).collect()
 }

@@ -88,6 +88,28 @@ impl Stored {
         self.layout.total()
     }
 
+    /// Some rows of a tensor, unpacked; a vector is one row. `order` says which row of the file stands at each place. Values are not checked.
+    pub fn values(&self, index: usize, rows: Range<usize>, order: Option<&[usize]>, out: &mut Vec<f32>) -> Result<(), ModelError> {
+        let beyond = || ModelError::Input(format!("tensor {index} has no such rows"));
+        let (at, columns) = match self.parts.get(index).ok_or_else(beyond)? {
+            Part::Vector(values) => {
+                out.clear();
+                out.extend_from_slice(values);
+                return Ok(());
+            }
+            Part::Matrix { at, columns, .. } => (at, *columns),
+        };
+        let size = at.ty.bytes_for(columns).ok_or_else(beyond)?;
+        let bytes = |rows: Range<usize>| at.bytes().get(rows.start * size..rows.end * size).ok_or_else(beyond);
+        out.resize(rows.len() * columns, 0.0);
+        let unpack = |rows: Range<usize>, out: &mut [f32]| {
+            quant::dequantize(at.ty, bytes(rows)?, out).map_err(|error| ModelError::malformed(format!("tensor {index}"), error))
+        };
+        let Some(order) = order else { return unpack(rows, out) };
+        let order = order.get(rows.clone()).ok_or_else(beyond)?;
+        order.iter().zip(out.chunks_exact_mut(columns)).try_for_each(|(row, out)| unpack(*row..row + 1, out))
+    }
+
     fn matrix(&self, place: &Place) -> Packed<'_> {
         match &self.parts[place.index] {
             Part::Matrix { at, rows, columns } => Packed::new(at.ty, *rows, *columns, at.bytes()),

@@ -86,6 +86,8 @@ pub enum Artifact {
     Model,
     /// A folder with one GGUF file and `quantize.json`.
     Quantized,
+    /// A folder with an importance matrix, or its file.
+    Imatrix,
     /// A teacher's completions and cached top-k logits.
     Labels,
     /// A folder with `report.json` and `items/`.
@@ -106,6 +108,7 @@ impl Artifact {
             Artifact::Tokenizer => "a tokenizer",
             Artifact::Model => "a model",
             Artifact::Quantized => "a quantized model",
+            Artifact::Imatrix => "an importance matrix",
             Artifact::Labels => "a teacher's labels",
             Artifact::Report => "a report",
             Artifact::Verdict => "a gate's verdict",

@@ -5,6 +5,7 @@
 //! of nothing else: that is what the cache relies on.
 
 pub mod bundle;
+pub mod calibrate;
 pub mod dataset;
 pub mod device;
 pub mod distill;
@@ -12,6 +13,7 @@ pub mod evaluate;
 pub mod exec;
 pub mod field;
 pub mod finetune;
+pub mod fit;
 pub mod io;
 pub mod quantize;
 pub mod tokenizer;
@@ -29,7 +31,9 @@ pub static KINDS: &[&dyn Kind] = &[
     &train::Train,
     &distill::Distill,
     &finetune::Finetune,
+    &calibrate::Calibrate,
     &quantize::Quantize,
+    &fit::Fit,
     &evaluate::Evaluate,
     &exec::KIND,
     &bundle::KIND,

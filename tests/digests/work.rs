@@ -24,6 +24,10 @@ pub fn all(space: &Path, each: &mut dyn FnMut(&str, Digest)) {
     for ty in BlockType::ALL {
         let packed = quant::quantize(ty, &random(36 * 256, 5), 256).expect("whole blocks");
         add(&format!("{ty} blocks"), &packed);
+        let importance: Vec<f32> = random(256, 7).iter().map(|x| x * x).collect();
+        let mut heeded = Vec::new();
+        quant::quantize_into(ty, &random(35 * 256, 5), 256, Some(&importance), &mut heeded).expect("whole blocks");
+        add(&format!("{ty} blocks with an importance"), &heeded);
         let weights = Packed::new(ty, 36, 256, &packed);
         for rows in [1, 3, 20] {
             let mut y = vec![0.0; rows * 36];

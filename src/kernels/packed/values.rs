@@ -1,6 +1,7 @@
 //! The values that packed bytes stand for, in ggml's layouts and with its order of operations. Plain code, one value after the other: where speed counts,
 //! products read the bytes themselves.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::{BlockType, SUPER_BLOCK};
@@ -36,8 +37,14 @@ fn unpack_f32(bytes: &[u8], values: &mut [f32]) {
 }
 
 fn unpack_f16(bytes: &[u8], values: &mut [f32]) {
+    // By pieces, for which the processor has an instruction.
+    const PIECE: usize = 256;
     let (bytes, _) = bytes.as_chunks::<2>();
-    values.iter_mut().zip(bytes).for_each(|(value, bytes)| *value = f16::from_le_bytes(*bytes).to_f32());
+    for (values, bytes) in values.chunks_mut(PIECE).zip(bytes.chunks(PIECE)) {
+        let mut halves = [f16::ZERO; PIECE];
+        halves.iter_mut().zip(bytes).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+        halves[..values.len()].convert_to_f32_slice(values);
+    }
 }
 
 fn unpack_bf16(bytes: &[u8], values: &mut [f32]) {

@@ -35,6 +35,11 @@ pub fn rows_for_file<'a>(name: &str, values: &'a [f32], config: &Config) -> Cow<
     Cow::Owned(out)
 }
 
+/// For each row of the file the row in a Hugging Face folder, if their order differs.
+pub fn row_order(name: &str, rows: usize, config: &Config) -> Option<Vec<usize>> {
+    permuted_row(name, config).map(|_| pairs(rows, config.head_dim).map(|(_, from)| from).collect())
+}
+
 /// The opposite of [`rows_for_file`], in place.
 fn rows_from_file(name: &str, values: &mut [f32], config: &Config) {
     let Some(row) = permuted_row(name, config) else { return };
@@ -83,8 +88,7 @@ pub fn save(
     let (config, layout) = (&model.config, &model.weights.layout);
     let metadata = metadata(model, file_type)?;
     let (extra, tensors) = (arch::extra_tensors(config), layout.in_files(config));
-    let alone = |(name, values): &(&str, Vec<f32>)| TensorPlan { name: name.to_string(), shape: vec![values.len()], ty: BlockType::F32 };
-    let mut plans: Vec<_> = extra.iter().map(alone).collect();
+    let mut plans: Vec<_> = extra.iter().map(plan_alone).collect();
     for tensor in &tensors {
         plans.push(plan(config, &tensor.name, &tensor.shape, common_type(tensor, types)?)?);
     }
@@ -114,7 +118,12 @@ pub fn save(
     writer.finish().map_err(io)
 }
 
-fn common_type(tensor: &FileTensor, types: &[BlockType]) -> Result<BlockType, ModelError> {
+/// The plan of a tensor that no Hugging Face folder has.
+pub(super) fn plan_alone((name, values): &(&str, Vec<f32>)) -> TensorPlan {
+    TensorPlan { name: name.to_string(), shape: vec![values.len()], ty: BlockType::F32 }
+}
+
+pub(super) fn common_type(tensor: &FileTensor, types: &[BlockType]) -> Result<BlockType, ModelError> {
     match types.get(tensor.members.clone()) {
         Some([first, others @ ..]) if others.iter().all(|ty| ty == first) => Ok(*first),
         Some(_) => Err(ModelError::unsupported(format!("more than one type in `{}`", tensor.name), "its parts lie in one tensor")),

@@ -7,10 +7,11 @@ use super::{Gguf, Value, arch, tokens};
 use crate::model::config::{MAX_LAYERS, RopeScaling, Yarn};
 use crate::model::decoder::Pairs;
 use crate::model::quant::dequantize;
+use crate::model::weights::Layout;
 use crate::model::{Activation, Config, Family, Features, Model, ModelError};
 
 /// Everything that llama.cpp wants to know. `file_type` is `llama_ftype`. No name is written: it would make equal models unequal files.
-pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
+pub fn metadata<W>(model: &Model<W>, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
     let config = &model.config;
     arch::refuse_what_it_cannot_say(config)?;
     let number = |n: usize| {
@@ -24,7 +25,7 @@ pub fn metadata(model: &Model, file_type: u32) -> Result<Vec<(String, Value)>, M
     let mut entries = vec![
         ("general.architecture".to_string(), Value::from(arch)),
         ("general.type".to_string(), Value::from("model")),
-        ("general.size_label".to_string(), Value::String(size_label(model.weights.parameters()))),
+        ("general.size_label".to_string(), Value::String(size_label(Layout::of(config)?.total()))),
     ];
     let mut add = |key: &str, value: Value| entries.push((format!("{arch}.{key}"), value));
     add("block_count", number(config.num_hidden_layers)?);

@@ -7,6 +7,7 @@ mod arch;
 mod file_type;
 pub mod llama;
 mod metadata;
+pub mod pack;
 pub mod read;
 mod tokens;
 pub mod value;

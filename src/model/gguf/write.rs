@@ -31,6 +31,8 @@ pub struct Writer {
     out: BufWriter<File>,
     /// (name, bytes) of the tensors still to come, last first.
     to_come: Vec<(String, usize)>,
+    /// Bytes of the tensor that is being written in parts.
+    begun: usize,
 }
 
 impl Writer {
@@ -43,18 +45,35 @@ impl Writer {
         }
         let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
         out.write_all(&head)?;
-        Ok(Writer { out, to_come })
+        Ok(Writer { out, to_come, begun: 0 })
     }
 
     /// The next tensor of the plan, packed.
     pub fn tensor(&mut self, bytes: &[u8]) -> Result<(), GgufError> {
+        self.part(bytes)?;
+        self.end_tensor()
+    }
+
+    /// The first or next bytes of the next tensor.
+    pub fn part(&mut self, bytes: &[u8]) -> Result<(), GgufError> {
+        let Some((name, expected)) = self.to_come.last() else { return Err(GgufError::Unplanned) };
+        self.begun = self.begun.saturating_add(bytes.len());
+        if self.begun > *expected {
+            return Err(GgufError::Shape { name: name.clone() });
+        }
+        self.out.write_all(bytes)?;
+        Ok(())
+    }
+
+    /// The tensor's last part has been written.
+    pub fn end_tensor(&mut self) -> Result<(), GgufError> {
+        let bytes = std::mem::take(&mut self.begun);
         match self.to_come.pop() {
-            Some((_, expected)) if expected == bytes.len() => {}
+            Some((_, expected)) if expected == bytes => {}
             Some((name, _)) => return Err(GgufError::Shape { name }),
             None => return Err(GgufError::Unplanned),
         }
-        self.out.write_all(bytes)?;
-        let padding = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
+        let padding = bytes.next_multiple_of(ALIGNMENT) - bytes;
         self.out.write_all(&[0; ALIGNMENT][..padding])?;
         Ok(())
     }

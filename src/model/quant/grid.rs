@@ -1,172 +1,196 @@
-//! The scales of a K block: small integers times one f16 scale (and one f16 minimum) for all 256 values. Rounding the groups' scales to that grid is where
-//! quality is lost, so their neighbours are tried and the shared scale is fitted again to what was chosen.
-
-use half::f16;
+//! The scales of K blocks: small integers times one f16 scale (and one f16 minimum) for all 256 values. Rounding the groups' scales to that grid is where
+//! quality is lost, so their neighbours are tried, each with the minimum that suits it, and the shared scales are fitted again to what was chosen.
 
 use super::SUPER_BLOCK;
-use super::search::{Affine, affine, affine_error, affine_level, inverse, symmetric, symmetric_error, symmetric_level};
+use super::lanes::{Set, bytes, clamp, halves, inverse, nearest, share};
+use super::search::{Affine, Minimum, Steps, affine, affine_level, sums, symmetric, symmetric_level, symmetric_sums, totals};
+use crate::kernels::isa::{LANES, Simd};
 
 /// Rounds of choosing small integers and fitting the shared scales to them.
 const ROUNDS: usize = 3;
 
-/// value = d · scales[g] · q − dmin · mins[g], g the value's group. Types with fewer than 16 groups leave the rest 0.
+/// Of sixteen groups. value = d · scales[g] · q − dmin · mins[g], g the value's group; `d` and `dmin` stand at each group of their block.
 #[derive(Clone, Copy, Debug)]
-pub struct AffineGrid {
-    pub d: f16,
-    pub dmin: f16,
-    pub scales: [u8; 16],
-    pub mins: [u8; 16],
-    pub q: [u8; SUPER_BLOCK],
+pub struct Grid {
+    pub d: [f32; LANES],
+    pub dmin: [f32; LANES],
+    pub scales: [f32; LANES],
+    pub mins: [f32; LANES],
+    /// Group by group; those of symmetric types as two's complement.
+    pub levels: [u8; 2 * SUPER_BLOCK],
 }
 
-/// value = d · scales[g] · q, g the value's group of 16.
+/// The levels and small integers of a K type.
 #[derive(Clone, Copy, Debug)]
-pub struct SymmetricGrid {
-    pub d: f16,
-    pub scales: [i8; 16],
-    pub q: [i8; SUPER_BLOCK],
+pub struct Shape {
+    pub top: f32,
+    pub scale_top: f32,
+    pub steps: Steps,
+}
+
+#[derive(Clone, Copy)]
+struct Chosen<V> {
+    scale: V,
+    min: V,
+    error: V,
 }
 
 /// Groups of `N` values with levels 0..=top and scales 0..=scale_top.
-pub fn affine_grid<const N: usize>(x: &[f32; SUPER_BLOCK], top: u8, scale_top: u8) -> AffineGrid {
-    let (groups, _) = x.as_chunks::<N>();
-    let top = f32::from(top);
-    let mut ideal = [Affine::default(); 16];
-    ideal.iter_mut().zip(groups).for_each(|(ideal, group)| *ideal = affine(group, top));
-    let most = |of: fn(&Affine) -> f32| ideal.iter().map(of).fold(0.0f32, f32::max);
-    let mut d = f16::from_f32(most(|a| a.scale) / f32::from(scale_top));
-    let mut dmin = f16::from_f32(most(|a| a.min) / f32::from(scale_top));
-    let mut best = None;
+#[inline(always)]
+pub fn affine_grid<S: Simd, const N: usize>(s: S, set: &Set<S, N>, shape: Shape) -> Grid {
+    let lanes = SUPER_BLOCK / N;
+    let ideal = affine(s, set, shape.top, shape.steps, Minimum::Unsigned);
+    let per = s.splat(1.0 / shape.scale_top);
+    let mut d = halves(s, s.mul(share(s, ideal.scale, lanes, f32::max), per));
+    let mut dmin = halves(s, s.mul(share(s, ideal.min, lanes, f32::max), per));
+    let zero = s.splat(0.0);
+    let mut best = (Chosen { scale: zero, min: zero, error: s.splat(f32::INFINITY) }, d, dmin);
     for _ in 0..ROUNDS {
-        let (grid, error) = choose_affine::<N>(groups, &ideal, d, dmin, top, scale_top);
-        (d, dmin) = refit_affine::<N>(x, &grid);
-        if !keep(&mut best, grid, error) {
-            break;
-        }
+        let chosen = choose_affine(s, set, ideal, d, dmin, shape);
+        let error = share(s, chosen.error, lanes, |a, b| a + b);
+        let keep = |new, old| s.select_less(error, best.0.error, new, old);
+        let chosen = Chosen { error, ..chosen };
+        best = (
+            Chosen { scale: keep(chosen.scale, best.0.scale), min: keep(chosen.min, best.0.min), error: keep(error, best.0.error) },
+            keep(d, best.1),
+            keep(dmin, best.2),
+        );
+        (d, dmin) = refit_affine(s, set, chosen, d, dmin, shape.top);
     }
-    best.map_or_else(|| choose_affine::<N>(groups, &ideal, d, dmin, top, scale_top).0, |(grid, _)| grid)
+    let (chosen, d, dmin) = best;
+    let by = Affine { scale: s.mul(d, chosen.scale), min: s.mul(dmin, chosen.min) };
+    let inverse = inverse(s, by.scale);
+    let shift = s.mul(by.min, inverse);
+    let mut levels = [zero; N];
+    for (level, x) in levels.iter_mut().zip(&set.x) {
+        *level = affine_level(s, *x, inverse, shift, shape.top);
+    }
+    let mut grid = Grid {
+        d: s.to_array(d),
+        dmin: s.to_array(dmin),
+        scales: s.to_array(chosen.scale),
+        mins: s.to_array(chosen.min),
+        levels: [0; 2 * SUPER_BLOCK],
+    };
+    bytes(s, &levels, &mut grid.levels);
+    grid
+}
+
+/// For every group the best of the integers around its ideal scale, each with the integer minimum that its levels want.
+#[inline(always)]
+fn choose_affine<S: Simd, const N: usize>(s: S, set: &Set<S, N>, ideal: Affine<S::V>, d: S::V, dmin: S::V, shape: Shape) -> Chosen<S::V> {
+    let (inverse_d, inverse_dmin) = (inverse(s, d), inverse(s, dmin));
+    let base = nearest(s, clamp(s, s.mul(ideal.scale, inverse_d), 0.0, shape.scale_top));
+    let totals = totals(s, set);
+    let per_w = inverse(s, totals.w);
+    let mut best = Chosen { scale: s.splat(0.0), min: s.splat(0.0), error: s.splat(f32::INFINITY) };
+    for step in [0.0, -1.0, 1.0] {
+        let code = clamp(s, s.add(base, s.splat(step)), 0.0, shape.scale_top);
+        let scale = s.mul(code, d);
+        let inverse = inverse(s, scale);
+        let sums = sums(s, set, inverse, s.mul(ideal.min, inverse), shape.top);
+        let min = s.mul(s.sub(s.mul(scale, sums.q), totals.wx), per_w);
+        let min = nearest(s, clamp(s, s.mul(min, inverse_dmin), 0.0, shape.scale_top));
+        let error = affine_error(s, set, Affine { scale, min: s.mul(min, dmin) }, inverse, shape.top);
+        best.scale = s.select_less(error, best.error, code, best.scale);
+        best.min = s.select_less(error, best.error, min, best.min);
+        best.error = s.min(error, best.error);
+    }
+    best
+}
+
+#[inline(always)]
+fn affine_error<S: Simd, const N: usize>(s: S, set: &Set<S, N>, by: Affine<S::V>, inverse: S::V, top: f32) -> S::V {
+    let shift = s.mul(by.min, inverse);
+    let mut error = s.splat(0.0);
+    for i in 0..N {
+        let q = affine_level(s, set.x[i], inverse, shift, top);
+        let gap = s.sub(s.sub(s.mul(by.scale, q), by.min), set.x[i]);
+        error = s.fma(s.mul(set.w[i], gap), gap, error);
+    }
+    error
+}
+
+/// Least squares for d and dmin over each block, its integers and levels fixed.
+#[inline(always)]
+fn refit_affine<S: Simd, const N: usize>(s: S, set: &Set<S, N>, chosen: Chosen<S::V>, d: S::V, dmin: S::V, top: f32) -> (S::V, S::V) {
+    let inverse = inverse(s, s.mul(chosen.scale, d));
+    let sums = sums(s, set, inverse, s.mul(s.mul(chosen.min, dmin), inverse), top);
+    let of = totals(s, set);
+    let total = |v| share(s, v, SUPER_BLOCK / N, |a, b| a + b);
+    let (scale, min) = (chosen.scale, chosen.min);
+    let aa = total(s.mul(s.mul(scale, scale), sums.qq));
+    let ab = total(s.mul(s.mul(scale, min), sums.q));
+    let bb = total(s.mul(s.mul(min, min), of.w));
+    let ax = total(s.mul(scale, sums.qx));
+    let bx = total(s.mul(min, of.wx));
+    // d·aa − dmin·ab = ax and d·ab − dmin·bb = bx
+    let zero = s.splat(0.0);
+    let product = s.mul(aa, bb);
+    let determinant = s.sub(product, s.mul(ab, ab));
+    let per = s.div(s.splat(1.0), determinant);
+    let both = s.mul(s.sub(s.mul(ax, bb), s.mul(bx, ab)), per);
+    let least = s.mul(s.sub(s.mul(ax, ab), s.mul(bx, aa)), per);
+    let fits = s.min(s.min(both, least), s.sub(determinant, s.mul(product, s.splat(1e-5))));
+    // All minima 0: the scale alone.
+    let alone = s.div(ax, aa);
+    let alone = s.select_less(zero, bb, d, s.select_less(zero, alone, alone, d));
+    (halves(s, s.select_less(zero, fits, both, alone)), halves(s, s.select_less(zero, fits, least, dmin)))
 }
 
 /// Groups of 16 values with levels −top..top and scales −scale_top..scale_top.
-pub fn symmetric_grid(x: &[f32; SUPER_BLOCK], top: u8, scale_top: u8) -> SymmetricGrid {
-    let (groups, _) = x.as_chunks::<16>();
-    let top = f32::from(top);
-    let mut ideal = [0.0f32; 16];
-    ideal.iter_mut().zip(groups).for_each(|(ideal, group)| *ideal = symmetric(group, top));
-    let largest = ideal.iter().fold(0.0f32, |most, &scale| if most.abs() < scale.abs() { scale } else { most });
-    let mut d = f16::from_f32(largest / -f32::from(scale_top));
-    let mut best = None;
+#[inline(always)]
+pub fn symmetric_grid<S: Simd>(s: S, set: &Set<S, 16>, shape: Shape) -> Grid {
+    let ideal = symmetric(s, set, shape.top, shape.steps);
+    let largest = share(s, ideal, LANES, |a, b| if a.abs() < b.abs() { b } else { a });
+    let mut d = halves(s, s.mul(largest, s.splat(-1.0 / shape.scale_top)));
+    let zero = s.splat(0.0);
+    let mut best = (zero, s.splat(f32::INFINITY), d);
     for _ in 0..ROUNDS {
-        let (grid, error) = choose_symmetric(groups, &ideal, d, top, scale_top);
-        d = refit_symmetric(x, &grid);
-        if !keep(&mut best, grid, error) {
-            break;
-        }
+        let (code, error) = choose_symmetric(s, set, ideal, d, shape);
+        let error = share(s, error, LANES, |a, b| a + b);
+        let keep = |new, old| s.select_less(error, best.1, new, old);
+        best = (keep(code, best.0), keep(error, best.1), keep(d, best.2));
+        d = refit_symmetric(s, set, code, d, shape.top);
     }
-    best.map_or_else(|| choose_symmetric(groups, &ideal, d, top, scale_top).0, |(grid, _)| grid)
-}
-
-fn keep<T>(best: &mut Option<(T, f32)>, grid: T, error: f32) -> bool {
-    let better = best.as_ref().is_none_or(|(_, least)| error < *least);
-    if better {
-        *best = Some((grid, error));
+    let (code, _, d) = best;
+    let inverse = inverse(s, s.mul(d, code));
+    let mut levels = [zero; 16];
+    for (level, x) in levels.iter_mut().zip(&set.x) {
+        *level = symmetric_level(s, *x, inverse, shape.top);
     }
-    better
-}
-
-/// For every group the best of the nine integer pairs around its ideal.
-fn choose_affine<const N: usize>(
-    groups: &[[f32; N]],
-    ideal: &[Affine; 16],
-    d: f16,
-    dmin: f16,
-    top: f32,
-    scale_top: u8,
-) -> (AffineGrid, f32) {
-    let mut grid = AffineGrid { d, dmin, scales: [0; 16], mins: [0; 16], q: [0; SUPER_BLOCK] };
-    let (d, dmin) = (d.to_f32(), dmin.to_f32());
-    let mut total = 0.0;
-    for (g, (group, ideal)) in groups.iter().zip(ideal).enumerate() {
-        let mut least = f32::INFINITY;
-        for scale in around(ideal.scale * inverse(d), 0, i32::from(scale_top)) {
-            for min in around(ideal.min * inverse(dmin), 0, i32::from(scale_top)) {
-                let error = affine_error(group, Affine { scale: d * scale as f32, min: dmin * min as f32 }, top);
-                if error < least {
-                    least = error;
-                    (grid.scales[g], grid.mins[g]) = (scale as u8, min as u8);
-                }
-            }
-        }
-        total += least;
-        let (scale, min) = (d * f32::from(grid.scales[g]), dmin * f32::from(grid.mins[g]));
-        let inverse = inverse(scale);
-        for (q, &value) in grid.q[g * N..].iter_mut().zip(group) {
-            *q = affine_level(value, min, inverse, top) as u8;
-        }
-    }
-    (grid, total)
+    let none = [0.0; LANES];
+    let mut grid = Grid { d: s.to_array(d), dmin: none, scales: s.to_array(code), mins: none, levels: [0; 2 * SUPER_BLOCK] };
+    bytes(s, &levels, &mut grid.levels);
+    grid
 }
 
 /// For every group the best of the three integers around its ideal.
-fn choose_symmetric(groups: &[[f32; 16]], ideal: &[f32; 16], d: f16, top: f32, scale_top: u8) -> (SymmetricGrid, f32) {
-    let mut grid = SymmetricGrid { d, scales: [0; 16], q: [0; SUPER_BLOCK] };
-    let d = d.to_f32();
-    let mut total = 0.0;
-    for (g, (group, ideal)) in groups.iter().zip(ideal).enumerate() {
-        let mut least = f32::INFINITY;
-        for scale in around(ideal * inverse(d), -i32::from(scale_top), i32::from(scale_top) - 1) {
-            let error = symmetric_error(group, d * scale as f32, top);
-            if error < least {
-                least = error;
-                grid.scales[g] = scale as i8;
-            }
+#[inline(always)]
+fn choose_symmetric<S: Simd>(s: S, set: &Set<S, 16>, ideal: S::V, d: S::V, shape: Shape) -> (S::V, S::V) {
+    let bound = |v| clamp(s, v, -shape.scale_top, shape.scale_top - 1.0);
+    let base = nearest(s, bound(s.mul(ideal, inverse(s, d))));
+    let (mut best, mut least) = (s.splat(0.0), s.splat(f32::INFINITY));
+    for step in [0.0, -1.0, 1.0] {
+        let code = bound(s.add(base, s.splat(step)));
+        let scale = s.mul(code, d);
+        let inverse = inverse(s, scale);
+        let mut error = s.splat(0.0);
+        for i in 0..16 {
+            let q = symmetric_level(s, set.x[i], inverse, shape.top);
+            let gap = s.sub(s.mul(scale, q), set.x[i]);
+            error = s.fma(s.mul(set.w[i], gap), gap, error);
         }
-        total += least;
-        let inverse = inverse(d * f32::from(grid.scales[g]));
-        for (q, &value) in grid.q[g * 16..].iter_mut().zip(group) {
-            *q = symmetric_level(value, inverse, top) as i8;
-        }
+        best = s.select_less(error, least, code, best);
+        least = s.min(error, least);
     }
-    (grid, total)
+    (best, least)
 }
 
-/// Least squares for d and dmin over the whole block, its integers fixed.
-fn refit_affine<const N: usize>(x: &[f32; SUPER_BLOCK], grid: &AffineGrid) -> (f16, f16) {
-    let (mut aa, mut ab, mut bb, mut ax, mut bx) = (0.0f64, 0.0f64, 0.0f64, 0.0f64, 0.0f64);
-    for (i, &value) in x.iter().enumerate() {
-        let a = f64::from(u32::from(grid.scales[i / N]) * u32::from(grid.q[i]));
-        let b = -f64::from(grid.mins[i / N]);
-        let value = f64::from(value);
-        aa += a * a;
-        ab += a * b;
-        bb += b * b;
-        ax += a * value;
-        bx += b * value;
-    }
-    let determinant = aa * bb - ab * ab;
-    if determinant > 0.0 {
-        let d = (ax * bb - bx * ab) / determinant;
-        let dmin = (bx * aa - ax * ab) / determinant;
-        if d > 0.0 && dmin > 0.0 {
-            return (f16::from_f32(d as f32), f16::from_f32(dmin as f32));
-        }
-    }
-    // All minima 0, say: the scale alone.
-    if aa > 0.0 && bb == 0.0 && ax > 0.0 { (f16::from_f32((ax / aa) as f32), grid.dmin) } else { (grid.d, grid.dmin) }
-}
-
-fn refit_symmetric(x: &[f32; SUPER_BLOCK], grid: &SymmetricGrid) -> f16 {
-    let (mut aa, mut ax) = (0.0f64, 0.0f64);
-    for (i, &value) in x.iter().enumerate() {
-        let a = f64::from(i32::from(grid.scales[i / 16]) * i32::from(grid.q[i]));
-        aa += a * a;
-        ax += a * f64::from(value);
-    }
-    if aa > 0.0 { f16::from_f32((ax / aa) as f32) } else { grid.d }
-}
-
-/// The whole number nearest to `ideal` within low..=high, and its neighbours there.
-fn around(ideal: f32, low: i32, high: i32) -> std::ops::RangeInclusive<i32> {
-    let nearest = (ideal.clamp(low as f32, high as f32) + if ideal < 0.0 { -0.5 } else { 0.5 }) as i32;
-    (nearest - 1).max(low)..=(nearest + 1).min(high)
+#[inline(always)]
+fn refit_symmetric<S: Simd>(s: S, set: &Set<S, 16>, code: S::V, d: S::V, top: f32) -> S::V {
+    let (qq, qx) = symmetric_sums(s, set, inverse(s, s.mul(code, d)), top);
+    let total = |v| share(s, v, LANES, |a, b| a + b);
+    let (aa, ax) = (total(s.mul(s.mul(code, code), qq)), total(s.mul(code, qx)));
+    halves(s, s.select_less(s.splat(0.0), aa, s.div(ax, aa), d))
 }

@@ -3,101 +3,153 @@
 use half::f16;
 
 use super::SUPER_BLOCK;
-use super::grid::{affine_grid, symmetric_grid};
-use crate::kernels::packed::values::six_place;
+use super::grid::{Grid, Shape, affine_grid, symmetric_grid};
+use super::lanes::{Cost, Set};
+use super::search::Steps;
+use crate::kernels::isa::{LANES, clones};
+use crate::kernels::packed::BlockType;
+
+const Q2K: Shape = Shape { top: 3.0, scale_top: 15.0, steps: Steps { width: 0.1, below: 8, above: 8 } };
+const Q3K: Shape = Shape { top: 4.0, scale_top: 32.0, steps: Steps { width: 0.1, below: 12, above: 8 } };
+const Q4K: Shape = Shape { top: 15.0, scale_top: 63.0, steps: Steps { width: 0.1, below: 10, above: 10 } };
+const Q5K: Shape = Shape { top: 31.0, scale_top: 63.0, steps: Steps { width: 0.1, below: 8, above: 10 } };
+const Q6K: Shape = Shape { top: 32.0, scale_top: 128.0, steps: Steps { width: 0.2, below: 5, above: 4 } };
+
+/// Packs one set: sixteen groups.
+pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut [u8]) {
+    // What is cheapest to the model on its own was measured; see docs/compression.md.
+    let cost = match ty {
+        BlockType::Q4K | BlockType::Q5K | BlockType::Q6K if cost == Cost::Even => Cost::Size,
+        _ => cost,
+    };
+    let grid = match ty {
+        BlockType::Q2K => affine16(x, importance, cost, Q2K),
+        BlockType::Q3K => symmetric16(x, importance, cost, Q3K),
+        BlockType::Q4K => affine32(x, importance, cost, Q4K),
+        BlockType::Q5K => affine32(x, importance, cost, Q5K),
+        _ => symmetric16(x, importance, cost, Q6K),
+    };
+    let blocks = out.chunks_exact_mut(ty.block_bytes()).enumerate();
+    for (index, out) in blocks {
+        let (levels, _) = grid.levels[index * SUPER_BLOCK..].as_chunks::<SUPER_BLOCK>();
+        let (Some(levels), first) = (levels.first(), index * 8) else { return };
+        match ty {
+            BlockType::Q2K => put_q2k(&grid, levels, out),
+            BlockType::Q3K => put_q3k(&grid, levels, out),
+            BlockType::Q4K => put_q4k(&grid, first, levels, out),
+            BlockType::Q5K => put_q5k(&grid, first, levels, out),
+            _ => put_q6k(&grid, levels, out),
+        }
+    }
+}
+
+clones! {
+    fn affine16<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
+        affine_grid::<S, 16>(s, &Set::new(s, x, importance, cost, 16), shape)
+    }
+
+    fn affine32<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
+        affine_grid::<S, 32>(s, &Set::new(s, x, importance, cost, 8), shape)
+    }
+
+    fn symmetric16<S>(s, x: &[f32], importance: &[f32], cost: Cost, shape: Shape) -> Grid {
+        symmetric_grid::<S>(s, &Set::new(s, x, importance, cost, 16), shape)
+    }
+}
 
 /// 16 bytes (scale | min << 4), 64 bytes of four 2-bit values, d, dmin. Groups of 16.
-pub fn pack_q2k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 84]) {
-    let grid = affine_grid::<16>(x, 3, 15);
+fn put_q2k(grid: &Grid, levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
     for (byte, (scale, min)) in out.iter_mut().zip(grid.scales.iter().zip(&grid.mins)) {
-        *byte = scale | min << 4;
+        *byte = *scale as u8 | (*min as u8) << 4;
     }
-    out[16..80].copy_from_slice(&pack_twos(&grid.q));
-    put(out, 80, grid.d);
-    put(out, 82, grid.dmin);
+    put_twos(levels, &mut out[16..80]);
+    put(out, 80, grid.d[0]);
+    put(out, 82, grid.dmin[0]);
 }
 
 /// 32 bytes of third bits, 64 bytes of four 2-bit values, 12 bytes of sixteen 6-bit scales, d. Groups of 16.
-pub fn pack_q3k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 110]) {
-    let grid = symmetric_grid(x, 4, 32);
-    let levels = grid.q.map(|q| (q + 4).cast_unsigned());
-    for (i, level) in levels.iter().enumerate() {
-        out[i % 32] |= (level >> 2) << (i / 32);
-    }
-    out[32..96].copy_from_slice(&pack_twos(&levels.map(|level| level & 3)));
+fn put_q3k(grid: &Grid, levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    let levels = levels.map(|level| level.wrapping_add(4));
+    put_bits(&levels, 2, &mut out[..32]);
+    put_twos(&levels.map(|level| level & 3), &mut out[32..96]);
+    out[96..108].fill(0);
     for (g, scale) in grid.scales.iter().enumerate() {
-        let scale = (scale + 32).cast_unsigned();
+        let scale = (*scale as i8 + 32).cast_unsigned();
         out[96 + g % 8] |= (scale & 15) << (4 * (g / 8));
         out[104 + g % 4] |= (scale >> 4) << (2 * (g / 4));
     }
-    put(out, 108, grid.d);
+    put(out, 108, grid.d[0]);
 }
 
 /// d, dmin, 12 bytes of eight 6-bit scales and minima, 128 bytes of two 4-bit values. Groups of 32.
-pub fn pack_q4k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 144]) {
-    let grid = affine_grid::<32>(x, 15, 63);
-    put(out, 0, grid.d);
-    put(out, 2, grid.dmin);
-    out[4..16].copy_from_slice(&pack_sixes(&grid.scales, &grid.mins));
-    out[16..].copy_from_slice(&pack_fours(&grid.q));
+fn put_q4k(grid: &Grid, first: usize, levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    put_sixes(grid, first, out);
+    put_fours(levels, &mut out[16..144]);
 }
 
 /// As Q4_K, with 32 bytes of fifth bits before the 4-bit values.
-pub fn pack_q5k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 176]) {
-    let grid = affine_grid::<32>(x, 31, 63);
-    put(out, 0, grid.d);
-    put(out, 2, grid.dmin);
-    out[4..16].copy_from_slice(&pack_sixes(&grid.scales, &grid.mins));
-    for (i, level) in grid.q.iter().enumerate() {
-        out[16 + i % 32] |= (level >> 4) << (i / 32);
-    }
-    out[48..].copy_from_slice(&pack_fours(&grid.q));
+fn put_q5k(grid: &Grid, first: usize, levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    put_sixes(grid, first, out);
+    put_bits(levels, 4, &mut out[16..48]);
+    put_fours(&levels.map(|level| level & 15), &mut out[48..176]);
 }
 
 /// 128 bytes of low halves, 64 bytes of four upper 2-bit parts, 16 signed scales, d. Groups of 16.
-pub fn pack_q6k(x: &[f32; SUPER_BLOCK], out: &mut [u8; 210]) {
-    let grid = symmetric_grid(x, 32, 128);
-    for (i, q) in grid.q.iter().enumerate() {
-        let level = (q + 32).cast_unsigned();
-        let place = six_place(i);
-        out[place.low] |= (level & 15) << place.low_shift;
-        out[128 + place.high] |= (level >> 4) << place.high_shift;
+fn put_q6k(grid: &Grid, levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    let levels = levels.map(|level| level.wrapping_add(32));
+    let low = levels.map(|level| level & 15);
+    // Values 0 to 31 of a half share their bytes with 64 to 95, and 32 to 63 with 96 to 127.
+    for (half, low) in low.chunks_exact(128).enumerate() {
+        for (i, byte) in out[64 * half..][..64].iter_mut().enumerate() {
+            *byte = low[i] | low[i + 64] << 4;
+        }
     }
-    for (g, scale) in grid.scales.iter().enumerate() {
-        out[192 + g] = scale.cast_unsigned();
+    put_twos(&levels.map(|level| level >> 4), &mut out[128..192]);
+    for (byte, scale) in out[192..208].iter_mut().zip(&grid.scales) {
+        *byte = (*scale as i8).cast_unsigned();
     }
-    put(out, 208, grid.d);
+    put(out, 208, grid.d[0]);
 }
 
 /// In each half of the block, byte l holds values l, l + 32, l + 64 and l + 96.
-fn pack_twos(levels: &[u8; SUPER_BLOCK]) -> [u8; 64] {
-    let mut bytes = [0u8; 64];
-    for (i, level) in levels.iter().enumerate() {
-        bytes[i / 128 * 32 + i % 32] |= level << (i % 128 / 32 * 2);
+fn put_twos(levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    for (levels, out) in levels.chunks_exact(128).zip(out.chunks_exact_mut(32)) {
+        for (l, byte) in out.iter_mut().enumerate() {
+            *byte = levels[l] | levels[l + 32] << 2 | levels[l + 64] << 4 | levels[l + 96] << 6;
+        }
     }
-    bytes
 }
 
 /// In each quarter of the block, byte l holds values l and l + 32.
-fn pack_fours(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
-    let mut bytes = [0u8; 128];
-    for (i, level) in levels.iter().enumerate() {
-        bytes[i / 64 * 32 + i % 32] |= (level & 15) << (i % 64 / 32 * 4);
+fn put_fours(levels: &[u8; SUPER_BLOCK], out: &mut [u8]) {
+    for (levels, out) in levels.chunks_exact(64).zip(out.chunks_exact_mut(32)) {
+        for (l, byte) in out.iter_mut().enumerate() {
+            *byte = levels[l] | levels[l + 32] << 4;
+        }
     }
-    bytes
 }
 
-/// Scales and minima of groups 0–3 in the low six bits of bytes 0–3 and 4–7; those of groups 4–7 as halves in bytes 8–11, their upper two bits above the former.
-fn pack_sixes(scales: &[u8; 16], mins: &[u8; 16]) -> [u8; 12] {
-    let mut bytes = [0u8; 12];
+/// One bit of each value: byte l holds those of values l, l + 32 and so on.
+fn put_bits(levels: &[u8; SUPER_BLOCK], bit: u32, out: &mut [u8]) {
+    for (l, byte) in out.iter_mut().enumerate() {
+        *byte = (0..8).fold(0, |bits, i| bits | (levels[l + 32 * i] >> bit & 1) << i);
+    }
+}
+
+/// d and dmin, then scales and minima of groups 0–3 in the low six bits of bytes 0–3 and 4–7; those of groups 4–7 as halves in bytes 8–11, their upper two
+/// bits above the former.
+fn put_sixes(grid: &Grid, first: usize, out: &mut [u8]) {
+    put(out, 0, grid.d[first % LANES]);
+    put(out, 2, grid.dmin[first % LANES]);
+    let codes = |of: &[f32; LANES]| -> [u8; 8] { std::array::from_fn(|g| of[(first + g) % LANES] as u8) };
+    let (scales, mins) = (codes(&grid.scales), codes(&grid.mins));
     for g in 0..4 {
-        bytes[g] = scales[g] | (scales[g + 4] >> 4) << 6;
-        bytes[g + 4] = mins[g] | (mins[g + 4] >> 4) << 6;
-        bytes[g + 8] = (scales[g + 4] & 15) | (mins[g + 4] & 15) << 4;
+        out[4 + g] = scales[g] | (scales[g + 4] >> 4) << 6;
+        out[8 + g] = mins[g] | (mins[g + 4] >> 4) << 6;
+        out[12 + g] = (scales[g + 4] & 15) | (mins[g + 4] & 15) << 4;
     }
-    bytes
 }
 
-fn put(out: &mut [u8], at: usize, value: f16) {
-    out[at..at + 2].copy_from_slice(&value.to_le_bytes());
+fn put(out: &mut [u8], at: usize, value: f32) {
+    out[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }

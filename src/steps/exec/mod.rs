@@ -27,6 +27,7 @@ const ANYTHING: &[Artifact] = &[
     Artifact::Tokenizer,
     Artifact::Model,
     Artifact::Quantized,
+    Artifact::Imatrix,
     Artifact::Labels,
     Artifact::Report,
     Artifact::Verdict,

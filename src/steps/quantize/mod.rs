@@ -2,28 +2,53 @@
 
 pub mod preset;
 pub mod record;
+pub mod rules;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use serde::Deserialize;
 
+use super::calibrate;
+use super::io::on_threads;
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
-use crate::model::gguf::llama::{Packed, tensor_name};
-use crate::model::gguf::{self, file_type_id};
-use crate::model::quant::{BlockType, dequantize};
-use crate::model::{Model, ModelError};
-use preset::{Choice, Mixture, Preset, Recipe, choose};
+use crate::model::gguf::file_type_id;
+use crate::model::gguf::llama::tensor_name;
+use crate::model::gguf::pack::{Written, pack};
+use crate::model::quant::BlockType;
+use crate::model::{Imatrix, Model, ModelError, Stored};
+use preset::{Calibrated, Choice, Mixture, Preset, Recipe, choose};
 use record::{Fallback, Quantization, TensorRecord};
+use rules::{Pinned, Rules};
 
 pub struct Quantize;
 
-const BLOCK_TYPES: &[&str] = &["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
+pub(super) const BLOCK_TYPES: &[&str] =
+    &["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
 
 static FIELDS: &[Field] = &[
     Field::required("model", Type::Ref(Arity::Each, &[Artifact::Model]), "The trained model; a list makes one file for each."),
-    Field::required("type", Type::Choice(preset::NAMES), "The mixture of block types, as llama-quantize names it."),
+    Field::optional(
+        "type",
+        Type::Choice(preset::NAMES),
+        "The mixture of block types, as llama-quantize names it. Needed without a `recipe`.",
+    ),
+    Field::optional(
+        "imatrix",
+        Type::Ref(Arity::One, &[Artifact::Imatrix, Artifact::Files]),
+        "What errors cost: a `calibrate` step, or a file of llama-imatrix.",
+    ),
+    Field::optional(
+        "recipe",
+        Type::Ref(Arity::One, &[Artifact::Quantized, Artifact::Files]),
+        "A `fit` step whose choice of types is repeated, or a `recipe.json`.",
+    ),
+    Field::optional(
+        "tensor_types",
+        Type::Map(&Type::Choice(BLOCK_TYPES)),
+        "Pattern = block type, for matrices in whose GGUF name the pattern is found (`*` stands for anything). The longest pattern counts, before all else.",
+    ),
     Field::default("pure", Type::Bool, "false", "Give every matrix the same block type instead of more bits where they help most."),
     Field::optional(
         "token_embedding_type",
@@ -39,7 +64,7 @@ impl Kind for Quantize {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {
@@ -55,19 +80,23 @@ impl Kind for Quantize {
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
+        if !declared.params.contains_key("type") && declared.inputs("recipe").is_empty() {
+            let help = "write `type = \"Q4_K_M\"`, or a `recipe`";
+            return Err(vec![Problem::at("", "nothing says which types the weights get").label("needs a `type`").help(help)]);
+        }
         Ok(vec![Part {
             suffix: "",
             hidden: false,
             artifact: Artifact::Quantized,
             outputs: Vec::new(),
             task: Task { action: "quantize", params: declared.params.clone() },
-            inputs: vec![PartPort::pass(declared, "model")],
+            inputs: ["model", "imatrix", "recipe"].map(|port| PartPort::pass(declared, port)).into(),
             resources: Resources { cpu: 0, ..Resources::default() },
         }])
     }
 
     fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
-        quantize(&task.params, io)
+        on_threads(io, |io| quantize(&task.params, io))
     }
 }
 
@@ -75,43 +104,81 @@ impl Kind for Quantize {
 #[serde(deny_unknown_fields)]
 struct Fields {
     #[serde(rename = "type")]
-    ty: String,
+    ty: Option<String>,
     pure: bool,
     token_embedding_type: Option<String>,
     output_tensor_type: Option<String>,
+    #[serde(default)]
+    tensor_types: BTreeMap<String, String>,
 }
 
 impl Fields {
-    fn recipe(&self) -> Result<Recipe, Failure> {
-        let block =
-            |name: &Option<String>| name.as_deref().map(str::parse::<BlockType>).transpose().map_err(|e| Failure::bug(e.to_string()));
+    fn recipe(&self, io: &Io) -> Result<Recipe, Failure> {
+        let block = |name: &Option<String>| name.as_deref().map(block_type).transpose();
+        let name = self.ty.as_deref().unwrap_or("F16");
         Ok(Recipe {
-            preset: Preset::from_name(&self.ty).ok_or_else(|| Failure::bug(format!("`{}` is no preset", self.ty)))?,
+            preset: Preset::from_name(name).ok_or_else(|| Failure::bug(format!("`{name}` is no preset")))?,
             mixture: if self.pure { Mixture::Pure } else { Mixture::Mixed },
             token_embedding: block(&self.token_embedding_type)?,
             output: block(&self.output_tensor_type)?,
+            calibrated: if io.maybe("imatrix").is_some() { Calibrated::Yes } else { Calibrated::No },
         })
     }
+
+    fn rules(&self, io: &Io) -> Result<Rules, Failure> {
+        let patterns = self.tensor_types.iter().map(|(pattern, ty)| Ok((pattern.clone(), block_type(ty)?)));
+        Ok(Rules { patterns: patterns.collect::<Result<_, Failure>>()?, pinned: io.maybe("recipe").map(Pinned::read).transpose()? })
+    }
+}
+
+pub(super) fn block_type(name: &str) -> Result<BlockType, Failure> {
+    name.parse().map_err(|error: crate::model::quant::QuantError| Failure::bug(error.to_string()))
 }
 
 fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
-    let recipe = fields.recipe()?;
-    let file_type = file_type_id(&fields.ty).ok_or_else(|| Failure::bug(format!("`{}` has no number", fields.ty)))?;
-    let model = Model::load(io.one("model")?).map_err(|error| cannot("open the model", error))?;
-    let choices: Vec<Choice> = model.weights.iter().map(|(name, shape, _)| choose(&recipe, &model.config, name, shape)).collect();
+    let (recipe, rules) = (fields.recipe(io)?, fields.rules(io)?);
+    let model = Model::open(io.one("model")?).map_err(|error| cannot("open the model", error))?;
+    let choices = choices(&recipe, &rules, &model)?;
+    let imatrix = io.maybe("imatrix").map(calibrate::read).transpose()?;
+    write(io, &model, fields.ty, &choices, imatrix.as_ref())
+}
+
+fn choices(recipe: &Recipe, rules: &Rules, model: &Model<Stored>) -> Result<Vec<Choice>, Failure> {
+    let tensors = &model.weights.layout.tensors;
+    let names: Vec<String> = tensors.iter().map(|tensor| tensor_name(model.config.family, &tensor.name).unwrap_or_default()).collect();
+    if let [first, ..] = rules.unused(&names).as_slice() {
+        let help = "tensors go by their names in a GGUF file: blk.0.attn_q.weight, blk.0.ffn_down.weight, token_embd.weight";
+        return Err(Failure::new(format!("`{first}` names no tensor of the model")).help(help));
+    }
+    let choice = |(tensor, name): (&crate::model::weights::Tensor, &String)| {
+        rules.apply(choose(recipe, &model.config, &tensor.name, &tensor.shape), name, &tensor.shape)
+    };
+    Ok(tensors.iter().zip(&names).map(choice).collect())
+}
+
+/// Fills the output: `model.gguf` and `quantize.json`. Without a name for the mixture, it is named after the type that most values have.
+pub(super) fn write(
+    io: &Io,
+    model: &Model<Stored>,
+    name: Option<String>,
+    choices: &[Choice],
+    imatrix: Option<&Imatrix>,
+) -> Result<(), Failure> {
     let types: Vec<BlockType> = choices.iter().map(|choice| choice.ty).collect();
+    let name = name.unwrap_or_else(|| mostly(model, &types));
+    let file_type = file_type_id(&name).ok_or_else(|| Failure::bug(format!("`{name}` has no number")))?;
     let mut tally = Tally::default();
     let total = model.weights.parameters() as u64;
-    gguf::save(&io.out.join("model.gguf"), &model, file_type, &types, &mut |packed| {
-        let (name, shape) = model.weights.layout.tensors.get(packed.index).map_or(("", &[][..]), |t| (t.name.as_str(), &t.shape));
-        let Some(choice) = choices.get(packed.index) else { return ControlFlow::Break(()) };
-        tally.add(tensor_name(model.config.family, name).unwrap_or_default(), shape, *choice, packed);
+    pack(&io.out.join("model.gguf"), model, file_type, &types, imatrix, &mut |written| {
+        let Some(choice) = choices.get(written.index) else { return ControlFlow::Break(()) };
+        let name = tensor_name(model.config.family, &written.tensor.name).unwrap_or_default();
+        tally.add(name, *choice, written);
         io.progress(tally.values, total, "weights", "");
         if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| cannot("quantize the model", error))?;
-    let record = tally.finish(fields.ty);
+    let record = tally.finish(name);
     let fallbacks = match record.fallbacks {
         0 => String::new(),
         n => format!("; {n} of {} tensors fell back to another type because their rows do not divide", record.tensors.len()),
@@ -123,6 +190,22 @@ fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&record).map_err(|error| Failure::bug(error.to_string()))?;
     let path = io.out.join("quantize.json");
     files::write_atomic(&path, format!("{text}\n").as_bytes()).map_err(|error| Failure::file("write", &path, &error))
+}
+
+/// The name of the mixture that has mostly this type.
+fn mostly(model: &Model<Stored>, types: &[BlockType]) -> String {
+    let mut values: BTreeMap<BlockType, usize> = BTreeMap::new();
+    for (tensor, ty) in model.weights.layout.tensors.iter().zip(types) {
+        *values.entry(*ty).or_default() += tensor.range.len();
+    }
+    let most = values.into_iter().max_by_key(|(_, count)| *count).map_or(BlockType::F32, |(ty, _)| ty);
+    match most {
+        BlockType::Q3K => "Q3_K_M",
+        BlockType::Q4K => "Q4_K_M",
+        BlockType::Q5K => "Q5_K_M",
+        other => other.name(),
+    }
+    .to_string()
 }
 
 /// What has been packed so far.
@@ -137,24 +220,24 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, name: String, shape: &[usize], choice: Choice, packed: Packed) {
-        let (error, power) = squares(choice.ty, packed);
+    fn add(&mut self, name: String, choice: Choice, written: Written) {
+        let Written { index: _, tensor, ty, size_bytes, error, power } = written;
         self.error += error;
         self.power += power;
-        self.values += packed.values.len() as u64;
-        self.size_bytes += packed.bytes.len() as u64;
-        *self.types.entry(choice.ty.name().to_string()).or_default() += 1;
-        let columns = shape.last().copied().unwrap_or(0);
-        let fallback = (choice.ty != choice.wanted).then(|| Fallback {
+        self.values += tensor.range.len() as u64;
+        self.size_bytes += size_bytes;
+        *self.types.entry(ty.name().to_string()).or_default() += 1;
+        let columns = tensor.shape.last().copied().unwrap_or(0);
+        let fallback = (ty != choice.wanted).then(|| Fallback {
             wanted: choice.wanted.name().to_string(),
             reason: format!("rows of {columns} are no whole number of blocks of {}", choice.wanted.block_values()),
         });
         self.tensors.push(TensorRecord {
             name,
-            shape: shape.to_vec(),
-            ty: choice.ty.name().to_string(),
+            shape: tensor.shape.clone(),
+            ty: ty.name().to_string(),
             fallback,
-            size_bytes: packed.bytes.len() as u64,
+            size_bytes,
             relative_error: share(error, power),
         });
     }
@@ -174,26 +257,11 @@ impl Tally {
     }
 }
 
-/// Sums, in order, of the squared error and of the squared values.
-fn squares(ty: BlockType, packed: Packed) -> (f64, f64) {
-    let mut back = vec![0.0; packed.values.len()];
-    if ty == BlockType::F32 || dequantize(ty, packed.bytes, &mut back).is_err() {
-        back.copy_from_slice(packed.values);
-    }
-    let (mut error, mut power) = (0.0, 0.0);
-    for (&value, &back) in packed.values.iter().zip(&back) {
-        let (value, gap) = (f64::from(value), f64::from(value) - f64::from(back));
-        error += gap * gap;
-        power += value * value;
-    }
-    (error, power)
-}
-
 fn share(error: f64, power: f64) -> f64 {
     if power > 0.0 { (error / power).sqrt() } else { 0.0 }
 }
 
-fn cannot(doing: &str, error: ModelError) -> Failure {
+pub(super) fn cannot(doing: &str, error: ModelError) -> Failure {
     match error {
         ModelError::Stopped => Failure::cancelled(),
         error @ ModelError::Io { .. } => Failure::environment(format!("cannot {doing}: {error}")),

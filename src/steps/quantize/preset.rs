@@ -75,6 +75,14 @@ pub struct Recipe {
     pub mixture: Mixture,
     pub token_embedding: Option<BlockType>,
     pub output: Option<BlockType>,
+    pub calibrated: Calibrated,
+}
+
+/// Whether there is an importance matrix, with which llama-quantize spends its bits a little differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calibrated {
+    No,
+    Yes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +133,7 @@ fn wanted(recipe: &Recipe, config: &Config, name: &str, columns: usize) -> Block
             fused_type(recipe.preset, base)
         }
         Some((layer, "self_attn.v_proj")) => value_type(recipe.preset, base, layer, config),
-        Some((layer, "mlp.down_proj")) => down_type(recipe.preset, base, layer, config.num_hidden_layers),
+        Some((layer, "mlp.down_proj")) => down_type(recipe, base, layer, config.num_hidden_layers),
         Some((_, "self_attn.o_proj")) => output_type(recipe.preset, base),
         _ => base,
     }
@@ -145,8 +153,10 @@ fn value_type(preset: Preset, base: BlockType, layer: usize, config: &Config) ->
     }
 }
 
-fn down_type(preset: Preset, base: BlockType, layer: usize, layers: usize) -> BlockType {
-    match preset {
+fn down_type(recipe: &Recipe, base: BlockType, layer: usize, layers: usize) -> BlockType {
+    match recipe.preset {
+        Preset::Q4_0 if recipe.calibrated == Calibrated::Yes && layer < layers / 8 => BlockType::Q4_1,
+        Preset::Q5_0 if recipe.calibrated == Calibrated::Yes && layer < layers / 8 => BlockType::Q5_1,
         Preset::Q2K => BlockType::Q3K,
         Preset::Q3KM if layer < layers / 16 => BlockType::Q5K,
         Preset::Q3KM => BlockType::Q4K,
@@ -182,7 +192,7 @@ fn deserves_more(layer: usize, layers: usize) -> bool {
 }
 
 /// The nearest type whose blocks fill the rows. The steps from 256 to 32 are llama.cpp's; where 32 does not divide either, it gives up, and we take F16.
-fn fitting(wanted: BlockType, columns: usize) -> BlockType {
+pub fn fitting(wanted: BlockType, columns: usize) -> BlockType {
     let divides = |ty: BlockType| columns.is_multiple_of(ty.block_values());
     if divides(wanted) {
         return wanted;
@@ -213,7 +223,13 @@ mod tests {
     }
 
     fn recipe(name: &str) -> Recipe {
-        Recipe { preset: Preset::from_name(name).unwrap(), mixture: Mixture::Mixed, token_embedding: None, output: None }
+        Recipe {
+            preset: Preset::from_name(name).unwrap(),
+            mixture: Mixture::Mixed,
+            token_embedding: None,
+            output: None,
+            calibrated: Calibrated::No,
+        }
     }
 
     fn type_of(recipe: &Recipe, config: &Config, part: &str, columns: usize) -> BlockType {

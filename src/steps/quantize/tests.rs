@@ -8,7 +8,7 @@ use super::*;
 use crate::base::Cancel;
 use crate::model::config::tests::tiny;
 use crate::model::tokenizer::tests::bytes_only;
-use crate::model::{ChatTemplate, Config, Weights};
+use crate::model::{ChatTemplate, Config, Weights, gguf};
 use crate::steps::io::Listener;
 
 struct Quiet;
@@ -28,9 +28,12 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn run(model: &Path, out: PathBuf, params: serde_json::Value, cancel: Cancel) -> Result<(), Failure> {
+    run_on(1, model, out, params, cancel)
+}
+
+fn run_on(threads: usize, model: &Path, out: PathBuf, params: serde_json::Value, cancel: Cancel) -> Result<(), Failure> {
     let params = params.as_object().unwrap().clone();
-    let mut io =
-        Io { inputs: vec![("model".into(), vec![model.into()])], checkpoint: out.clone(), out, cancel, threads: 1, listener: &Quiet };
+    let mut io = Io { inputs: vec![("model".into(), vec![model.into()])], checkpoint: out.clone(), out, cancel, threads, listener: &Quiet };
     Quantize.run(&Task { action: "quantize", params }, &mut io)
 }
 
@@ -70,8 +73,7 @@ fn the_same_model_gives_the_same_bytes() {
     let model = folder();
     let bytes = |threads| {
         let out = tempfile::tempdir().unwrap();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| run(model.path(), out.path().into(), json!({"type": "Q3_K_M", "pure": false}), Cancel::default())).unwrap();
+        run_on(threads, model.path(), out.path().into(), json!({"type": "Q3_K_M", "pure": false}), Cancel::default()).unwrap();
         (std::fs::read(out.path().join("model.gguf")).unwrap(), std::fs::read(out.path().join("quantize.json")).unwrap())
     };
     assert!(bytes(1) == bytes(3));

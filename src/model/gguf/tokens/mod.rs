@@ -29,7 +29,7 @@ const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 /// The metadata entries for a model's tokenizer, in the converter's order.
-pub fn write(model: &Model) -> Result<Vec<(&'static str, Value)>, ModelError> {
+pub fn write<W>(model: &Model<W>) -> Result<Vec<(&'static str, Value)>, ModelError> {
     let json: Json = serde_json::from_slice(model.tokenizer.json()).map_err(|error| wrong(error.to_string()))?;
     refuse_what_has_no_name(&json)?;
     let (tokens, types) = token_list(&json, model.config.vocab_size)?;

@@ -1,0 +1,133 @@
+//! A model's file from a model's file: piece by piece, so that no more than some megabytes of it are ever unpacked.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::{TensorPlan, Writer, arch, llama, named};
+use crate::kernels::isa::{LANES, clones};
+use crate::model::decoder::{Pairs, Tensors};
+use crate::model::quant::{BlockType, dequantize, quantize_into};
+use crate::model::weights::Tensor;
+use crate::model::{Imatrix, Model, ModelError, Stored};
+
+/// Values of one piece, unless a row has more.
+const PIECE: usize = 1 << 17;
+
+/// A tensor that has just been written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// Its place in the model's layout.
+    pub index: usize,
+    pub tensor: &'a Tensor,
+    pub ty: BlockType,
+    pub size_bytes: u64,
+    /// Sum of the squares of what packing got wrong, and of the values.
+    pub error: f64,
+    pub power: f64,
+}
+
+/// Writes a model whose tensors are in files. `types` are those of the layout's tensors, in order; `file_type` is `llama_ftype`; `each` hears of every tensor and may stop the work.
+pub fn pack(
+    path: &Path,
+    model: &Model<Stored>,
+    file_type: u32,
+    types: &[BlockType],
+    imatrix: Option<&Imatrix>,
+    each: &mut dyn FnMut(Written) -> ControlFlow<()>,
+) -> Result<(), ModelError> {
+    let io = |error| named("write", path, error);
+    let (config, layout) = (&model.config, &model.weights.layout);
+    let (extra, tensors) = (arch::extra_tensors(config), layout.in_files(config));
+    let mut plans: Vec<_> = extra.iter().map(llama::plan_alone).collect();
+    for tensor in &tensors {
+        plans.push(llama::plan(config, &tensor.name, &tensor.shape, llama::common_type(tensor, types)?)?);
+    }
+    let mut writer = Writer::create(path, &llama::metadata(model, file_type)?, &plans).map_err(io)?;
+    for (_, values) in &extra {
+        writer.tensor(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>()).map_err(io)?;
+    }
+    for (tensor, plan) in tensors.iter().zip(plans.iter().skip(extra.len())) {
+        for index in tensor.members.clone() {
+            member(model, index, plan, imatrix, &mut |bytes| writer.part(bytes).map_err(io), each)?;
+        }
+        writer.end_tensor().map_err(io)?;
+    }
+    writer.finish().map_err(io)
+}
+
+/// A tensor of the model, which may be a part of one in the file.
+fn member(
+    model: &Model<Stored>,
+    index: usize,
+    plan: &TensorPlan,
+    imatrix: Option<&Imatrix>,
+    part: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>,
+    each: &mut dyn FnMut(Written) -> ControlFlow<()>,
+) -> Result<(), ModelError> {
+    let Some(tensor) = model.weights.layout.tensors.get(index) else { return Ok(()) };
+    let columns = tensor.shape.last().copied().unwrap_or(1);
+    let importance = match imatrix {
+        Some(imatrix) => imatrix.importance(&plan.name, columns)?,
+        None => None,
+    };
+    let rows = tensor.range.len() / columns.max(1);
+    let order = match model.weights.pairs() {
+        Pairs::Halves => llama::row_order(&tensor.name, rows, &model.config),
+        Pairs::Neighbours => None,
+    };
+    let (mut buffers, mut written) = (Buffers::default(), Written { index, tensor, ty: plan.ty, size_bytes: 0, error: 0.0, power: 0.0 });
+    let piece = (PIECE / columns.max(1)).max(1);
+    for first in (0..rows).step_by(piece) {
+        model.weights.values(index, first..rows.min(first + piece), order.as_deref(), &mut buffers.values)?;
+        buffers.pack(plan.ty, columns, importance.as_deref(), &mut written)?;
+        part(&buffers.bytes)?;
+    }
+    if each(written).is_break() { Err(ModelError::Stopped) } else { Ok(()) }
+}
+
+/// Of one piece; used again and again.
+#[derive(Default)]
+struct Buffers {
+    values: Vec<f32>,
+    bytes: Vec<u8>,
+    back: Vec<f32>,
+}
+
+impl Buffers {
+    fn pack(&mut self, ty: BlockType, columns: usize, importance: Option<&[f32]>, written: &mut Written) -> Result<(), ModelError> {
+        let wrong = |error: crate::model::quant::QuantError| ModelError::malformed(format!("tensor `{}`", written.tensor.name), error);
+        quantize_into(ty, &self.values, columns, importance, &mut self.bytes).map_err(wrong)?;
+        self.back.resize(self.values.len(), 0.0);
+        dequantize(ty, &self.bytes, &mut self.back).map_err(wrong)?;
+        for (values, back) in self.values.chunks(SUM).zip(self.back.chunks(SUM)) {
+            let [error, power] = squares(values, back);
+            written.error += f64::from(error);
+            written.power += f64::from(power);
+        }
+        written.size_bytes += self.bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Values that are added up in f32 before f64 takes over.
+const SUM: usize = 4096;
+
+clones! {
+    /// Sums of the squares of the differences and of the values.
+    fn squares<S>(s, values: &[f32], back: &[f32]) -> [f32; 2] {
+        let (mut error, mut power) = (s.splat(0.0), s.splat(0.0));
+        for (values, back) in values.chunks(LANES).zip(back.chunks(LANES)) {
+            let value = s.load_part(values, 0.0);
+            let gap = s.sub(value, s.load_part(back, 0.0));
+            error = s.fma(gap, gap, error);
+            power = s.fma(value, value, power);
+        }
+        let (mut sums, lanes) = ([0.0; 2], [s.to_array(error), s.to_array(power)]);
+        for (sum, lanes) in sums.iter_mut().zip(&lanes) {
+            for lane in lanes {
+                *sum += *lane;
+            }
+        }
+        sums
+    }
+}
