@@ -29,7 +29,7 @@ impl Help {
             return Ok(Exit::Done);
         }
         if topic == "models" {
-            shell.print(MODELS.to_string())?;
+            shell.print(MODELS)?;
             return Ok(Exit::Done);
         }
         let mut command = super::command();
