@@ -7,6 +7,7 @@ mod mistakes;
 mod peers;
 mod rebuild;
 mod same_bits;
+mod smollm2;
 mod space;
 mod terminal;
 mod torch;

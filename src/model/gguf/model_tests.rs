@@ -105,8 +105,8 @@ fn what_llama_cpp_takes_for_granted_is_refused_where_it_does_not_hold() {
     let linear = RopeScaling::Linear { factor: 2.0 };
     let yarn = |attention_factor| Yarn { factor: 4.0, original: 32, attention_factor, beta_fast: 32.0, beta_slow: 1.0 };
     let llama3 = of_each_family()[1].features.rope_scaling.clone();
-    type Case<'a> = (usize, &'a dyn Fn(&mut Config), &'a str);
-    let cases: [Case; 13] = [
+    type Change<'a> = &'a dyn Fn(&mut Config);
+    let cases: [(usize, Change, &str); 13] = [
         (0, &|config| config.sliding_window = Some(9), "sliding window"),
         (0, &|config| config.hidden_act = Activation::GeluTanh, "GeLU"),
         (3, &|config| config.sliding_window = Some(9), "sliding window"),
