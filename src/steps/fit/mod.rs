@@ -235,8 +235,10 @@ impl Measuring {
             let importance = imatrix.importance(&name, columns)?;
             let matrix = Matrix { weights: &model.weights, index, rows, columns, importance: importance.as_deref() };
             let types = self.types(columns)?;
-            let divergence = if types.len() > 1 { probed(&matrix, probe)? } else { 0.0 };
-            let whole = if types.len() > 1 { matrix.error(PROBE)? } else { 0.0 };
+            // Rows that no block fills leave nothing to choose that matters.
+            let is_open = types.len() > 1 && columns.is_multiple_of(PROBE.block_values());
+            let divergence = if is_open { probed(&matrix, probe)? } else { 0.0 };
+            let whole = if is_open { matrix.error(PROBE)? } else { 0.0 };
             let mut offers = Vec::new();
             for ty in types {
                 let share = if whole > 0.0 { matrix.error(ty)? / whole } else { 0.0 };
