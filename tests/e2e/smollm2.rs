@@ -20,10 +20,11 @@ fn a_published_model_is_fitted_into_two_devices() {
     std::fs::copy(&model, space.join("model/model.gguf")).expect("a copy");
     // As the example's `get.sh` divides them; some are enough for the quick profile.
     for name in slmops::base::files::names(&texts).expect("the speeches") {
+        let name = name.to_string_lossy();
         let kept = name.ends_with(".txt") && (name.starts_with("179") || name.starts_with("180"));
         let folder = if name.starts_with("1790_") { "texts/test" } else { "texts" };
         if kept {
-            std::fs::copy(texts.join(&name), space.join(folder).join(&name)).expect("a copy");
+            std::fs::copy(texts.join(&*name), space.join(folder).join(&*name)).expect("a copy");
         }
     }
     space.slmops(&["build", "--profile", "quick"]).success().says(&["bundled for phone", "bundled for gateway"]);
