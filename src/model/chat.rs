@@ -16,6 +16,8 @@ const MAX_TEMPLATE: usize = 256 << 10;
 /// Of one conversation; a training example of this size would not fit a model.
 const MAX_OUTPUT: usize = 4 << 20;
 const MAX_DEPTH: usize = 64;
+/// Instructions of the template engine, some hundred a message: about a second.
+const MAX_INSTRUCTIONS: u64 = 20_000_000;
 
 /// A user's content and a line break; an assistant's content and the end-of-text token.
 pub const DEFAULT: &str = "\
@@ -120,6 +122,7 @@ fn environment() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_recursion_limit(MAX_DEPTH);
+    environment.set_fuel(Some(MAX_INSTRUCTIONS));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(string_method);
     environment.add_function("raise_exception", |text: String| -> Result<(), Error> {
@@ -235,6 +238,7 @@ mod tests {
             "{{ nope }}",
             "{% for i in range(1000000000) %}x{% endfor %}",
             "{% for i in range(9000) %}{% for j in range(9000) %}xxxxxxxxxxxx{% endfor %}{% endfor %}",
+            "{% for i in range(9000) %}{% for j in range(9000) %}{% endfor %}{% endfor %}",
             "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
             "{% include 'chat' %}",
             "{% include '/etc/passwd' %}",
