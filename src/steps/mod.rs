@@ -15,7 +15,9 @@ pub mod field;
 pub mod finetune;
 pub mod fit;
 pub mod io;
+pub mod prune;
 pub mod quantize;
+pub mod recover;
 pub mod tokenizer;
 pub mod train;
 
@@ -32,6 +34,8 @@ pub static KINDS: &[&dyn Kind] = &[
     &distill::Distill,
     &finetune::Finetune,
     &calibrate::Calibrate,
+    &prune::Prune,
+    &recover::Recover,
     &quantize::Quantize,
     &fit::Fit,
     &evaluate::Evaluate,

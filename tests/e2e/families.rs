@@ -1,5 +1,5 @@
 //! transformers judges the architectures: small random models that it made, in shards and in mixed types, loaded, opened, run and written again. llama.cpp
-//! judges the GGUF files that are made of them.
+//! judges the GGUF files that are made of them. What is left of each when parts are cut out, transformers runs as well.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slmops::kernels::loss::cross_entropy;
+use slmops::model::cut::{Rest, cut};
 use slmops::model::decoder::{Batch, Decoder, Keep, Tensors};
 use slmops::model::generate::argmax;
 use slmops::model::quant::BlockType;
@@ -88,6 +89,7 @@ fn judge(folder: &Path, name: &str) {
     answers_are_those_of_whole_sequences(name, &model);
     write_gradient(&model, &sequences[0], &folder.join("gradients.safetensors"));
     in_gguf(folder, name, &model, &sequences, &ours);
+    write_cut(&folder.join("cut"), &model, &sequences);
     let again = folder.join("again");
     std::fs::create_dir(&again).expect("a folder");
     model.save(&again).expect("a written model");
@@ -111,6 +113,25 @@ fn write_gradient(model: &Model, tokens: &[u32], path: &Path) {
     });
     done.expect("a backward pass");
     safetensors::write(path, &Weights { layout: model.weights.layout.clone(), data }).expect("a written file");
+}
+
+/// A smaller shape of the same model, and the logits that it has here: a layer less, two thirds of the channels, half of the heads where there is more than one.
+fn write_cut(folder: &Path, model: &Model, sequences: &[Vec<u32>]) {
+    let config = &model.config;
+    let rest = |layer: usize| Rest {
+        layer,
+        channels: (0..config.intermediate_size).filter(|channel| channel % 3 != layer % 3).collect(),
+        heads: (0..config.num_key_value_heads).filter(|head| config.num_key_value_heads == 1 || (head + layer).is_multiple_of(2)).collect(),
+    };
+    let rests: Vec<Rest> = (0..config.num_hidden_layers).filter(|layer| *layer != 1).map(rest).collect();
+    let (config, weights) = cut(config, &model.weights, &rests).expect("a smaller model");
+    let cut = Model { config, weights, ..model.clone() };
+    std::fs::create_dir(folder).expect("a folder");
+    cut.save(folder).expect("a written model");
+    let mut rows = logits(&cut, sequences).into_iter();
+    let case = |tokens: &Vec<u32>| json!({"tokens": tokens, "logits": rows.by_ref().take(tokens.len()).collect::<Vec<_>>()});
+    let cases: Vec<_> = sequences.iter().map(case).collect();
+    std::fs::write(folder.join("cases.json"), Value::from(cases).to_string()).expect("a file");
 }
 
 fn save_gguf(model: &Model, path: &Path) -> Result<(), ModelError> {
@@ -172,5 +193,6 @@ fn transformers_says_the_same_of_every_architecture() {
         println!("{name}: gradients {:e}", number("gradients"));
         assert!(found["class"] == class && number("worst") < TOLERANCE * number("largest"), "{name} written: {found}");
         assert!(number("gradients") < 1e-4, "{name}: {found}");
+        assert!(found["cut_class"] == class && number("cut") < TOLERANCE, "{name} cut: {found}");
     }
 }

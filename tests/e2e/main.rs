@@ -5,6 +5,7 @@ mod families;
 mod init;
 mod mistakes;
 mod peers;
+mod prune;
 mod rebuild;
 mod same_bits;
 mod smollm2;

@@ -100,7 +100,9 @@ fn trained(config: &Config, settings: &Training, learns: Learns, examples: &[Exa
         listener: &Silent,
     };
     let mut objective = NextToken { vocab_size: config.vocab_size };
-    train(Job { config, settings, learns, examples, validation: &[], objective: &mut objective }, &io).expect("a training").weights
+    train(Job { config, settings, learns, mask: None, examples, validation: &[], objective: &mut objective }, &io)
+        .expect("a training")
+        .weights
 }
 
 fn write(folder: &Path, name: &str, weights: &Weights, data: Vec<f32>) {

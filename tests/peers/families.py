@@ -2,7 +2,8 @@
 
 usage: families.py make FOLDER              a folder for each model: config, weights (in shards and types as people publish them), tokenizer, cases.json
        families.py judge FOLDER             logits of NAME/again, which slmops wrote, against those of each original, and NAME/gradients.safetensors
-                                            (of the mean cross-entropy of the first case's tokens behind the first) against autograd's
+                                            (of the mean cross-entropy of the first case's tokens behind the first) against autograd's;
+                                            logits of NAME/cut, parts of which slmops took out, against its own in NAME/cut/cases.json
 
 cases.json: [{"tokens": [..], "logits": [[..] a row for each token]}]. Prints one JSON object.
 """
@@ -125,18 +126,28 @@ def gradient_error(model, tokens, ours):
     return worst
 
 
+def distance(model, cases):
+    """The largest difference of a logit, and the largest logit."""
+    worst, largest = 0.0, 0.0
+    for case in json.load(open(cases)):
+        logits = torch.tensor(case["logits"])
+        worst = max(worst, (said(model, case["tokens"]) - logits).abs().max().item())
+        largest = max(largest, logits.abs().max().item())
+    return worst, largest
+
+
 def judge(folder):
     found = {}
     for name in MODELS:
         path = os.path.join(folder, name)
-        model, worst, largest = load(os.path.join(path, "again")), 0.0, 0.0
-        for case in json.load(open(os.path.join(path, "cases.json"))):
-            theirs = torch.tensor(case["logits"])
-            worst = max(worst, (said(model, case["tokens"]) - theirs).abs().max().item())
-            largest = max(largest, theirs.abs().max().item())
+        model = load(os.path.join(path, "again"))
+        worst, largest = distance(model, os.path.join(path, "cases.json"))
         first = json.load(open(os.path.join(path, "cases.json")))[0]["tokens"]
         gradients = gradient_error(model, first, load_file(os.path.join(path, "gradients.safetensors")))
-        found[name] = {"class": type(model).__name__, "worst": worst, "largest": largest, "gradients": gradients}
+        cut = load(os.path.join(path, "cut"))
+        cut_worst, cut_largest = distance(cut, os.path.join(path, "cut", "cases.json"))
+        found[name] = {"class": type(model).__name__, "worst": worst, "largest": largest, "gradients": gradients,
+                       "cut_class": type(cut).__name__, "cut": cut_worst / cut_largest}
     return found
 
 

@@ -75,11 +75,7 @@ impl Decoder {
         self.keep = keep;
         let (d, depth) = (self.config.hidden_size, self.kept.len());
         let mut x = std::mem::take(&mut self.kept[0].x);
-        room(&mut x, batch.rows(), d);
-        weights.rows(&self.places.embed, &batch.tokens, &mut x);
-        if let Some(factor) = self.config.embedding_scale() {
-            scale(&mut x, factor);
-        }
+        self.embed(weights, batch, &mut x);
         self.kept[0].x = x;
         for index in 0..depth {
             self.layer(weights, adapter, batch, index, attend);
@@ -91,6 +87,27 @@ impl Decoder {
         room(&mut self.inv_norm, rows, 1);
         rms_forward(&self.last, weights.vector(&self.places.norm), self.config.rms_norm_eps, &mut self.normed, &mut self.inv_norm);
         Ok(())
+    }
+
+    /// What goes into the first layer.
+    pub(super) fn embed(&self, weights: &dyn Tensors, batch: &Batch, x: &mut Vec<f32>) {
+        room(x, batch.rows(), self.config.hidden_size);
+        weights.rows(&self.places.embed, &batch.tokens, x);
+        if let Some(factor) = self.config.embedding_scale() {
+            scale(x, factor);
+        }
+    }
+
+    /// One layer on its own, from its input `x` to its output `y`. Every row of the batch must be wanted.
+    pub(super) fn alone(&mut self, weights: &dyn Tensors, batch: &Batch, index: usize, x: &mut Vec<f32>, y: &mut Vec<f32>) {
+        self.turning.prepare(batch, self.config.max_position_embeddings);
+        self.keep = Keep::Nothing;
+        let heads = std::mem::take(&mut self.heads);
+        std::mem::swap(&mut self.kept[0].x, x);
+        self.layer(weights, &[], batch, index, &mut Whole { heads: &heads, starts: &batch.starts });
+        std::mem::swap(&mut self.kept[0].x, x);
+        std::mem::swap(&mut self.spare, y);
+        self.heads = heads;
     }
 
     /// A layer, from its input to its output, which goes to `spare`. Of the last layer's second half only the wanted rows.

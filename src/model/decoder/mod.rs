@@ -9,12 +9,14 @@ mod backward;
 mod batch;
 pub mod cache;
 mod forward;
+mod layerwise;
 mod low_rank;
 mod places;
 mod tensors;
 #[cfg(test)]
 mod tests;
 mod turning;
+mod watched;
 
 use std::ops::Range;
 
@@ -23,9 +25,11 @@ use rayon::prelude::*;
 use crate::kernels::gemm::{Mat, Write, matmul};
 
 pub use batch::Batch;
+pub use layerwise::Layerwise;
 pub use low_rank::LowRank;
 pub use places::{Place, Places};
 pub use tensors::{Pairs, Tensors};
+pub use watched::{Gather, Inputs, Watched};
 
 use super::weights::Layout;
 use super::{Adapter, Config, ModelError};

@@ -24,6 +24,9 @@ pub struct Written<'a> {
     /// Sum of the squares of what packing got wrong, and of the values.
     pub error: f64,
     pub power: f64,
+    /// Values that were zero, and those of them that still are.
+    pub zeros: u64,
+    pub zeros_kept: u64,
 }
 
 /// Writes a model whose tensors are in files. `types` are those of the layout's tensors, in order; `file_type` is `llama_ftype`; `each` hears of every tensor and may stop the work.
@@ -75,7 +78,8 @@ fn member(
         Pairs::Halves => llama::row_order(&tensor.name, rows, &model.config),
         Pairs::Neighbours => None,
     };
-    let (mut buffers, mut written) = (Buffers::default(), Written { index, tensor, ty: plan.ty, size_bytes: 0, error: 0.0, power: 0.0 });
+    let mut buffers = Buffers::default();
+    let mut written = Written { index, tensor, ty: plan.ty, size_bytes: 0, error: 0.0, power: 0.0, zeros: 0, zeros_kept: 0 };
     let piece = (PIECE / columns.max(1)).max(1);
     for first in (0..rows).step_by(piece) {
         model.weights.values(index, first..rows.min(first + piece), order.as_deref(), &mut buffers.values)?;
@@ -104,6 +108,9 @@ impl Buffers {
             written.error += f64::from(error);
             written.power += f64::from(power);
         }
+        let zeros = || self.values.iter().zip(&self.back).filter(|(value, _)| **value == 0.0);
+        written.zeros += zeros().count() as u64;
+        written.zeros_kept += zeros().filter(|(_, back)| **back == 0.0).count() as u64;
         written.size_bytes += self.bytes.len() as u64;
         Ok(())
     }

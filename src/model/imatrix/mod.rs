@@ -3,6 +3,7 @@
 
 mod collect;
 mod legacy;
+mod squares;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use super::quant::{BlockType, dequantize};
 use super::read_limited;
 
 pub use collect::{Window, collect, windows};
+pub use squares::Squares;
 
 /// Real files have one entry for each matrix.
 const MAX_ENTRIES: usize = 1 << 17;

@@ -12,7 +12,7 @@ use super::train::data::messages;
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::{Digest, files};
 use crate::model::imatrix::{Window, collect, windows};
-use crate::model::{Encoder, Imatrix, Model, ModelError, Stored};
+use crate::model::{Encoder, Imatrix, Model, ModelError};
 
 /// The output's file.
 pub const FILE: &str = "imatrix.gguf";
@@ -114,7 +114,7 @@ fn digest(windows: &[Window]) -> Digest {
 }
 
 /// The windows of a dataset's records, behind each other as the model would meet them.
-pub fn text(model: &Model<Stored>, data: &[PathBuf], length: usize, most: usize) -> Result<Vec<Window>, Failure> {
+pub fn text<W: Sync>(model: &Model<W>, data: &[PathBuf], length: usize, most: usize) -> Result<Vec<Window>, Failure> {
     let limit = model.config.max_position_embeddings;
     if length > limit {
         return Err(Failure::new(format!("`seqlen` is {length}; the model takes {limit} tokens")));

@@ -1,23 +1,26 @@
 //! `[distill.NAME]`: a small model learns from a large one. Falls apart into the teacher's vocabulary, its labels (made once, whatever the
-//! student), the student, and, if asked for, the same student without a teacher.
+//! student), the student, and, if asked for, the same student without a teacher. `recover` is made of the same parts.
 
+mod begin;
 mod beside;
+mod fields;
 mod labels;
 mod objective;
 mod teach;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::io::on_threads;
-use super::train::Student;
-use super::train::run::NextToken;
-use super::train::settings::{ARCH_FIELD, Arch, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
+use super::train::run::{NextToken, Objective};
+use super::train::settings::{ARCH, MASK_FIELD, UNKEYED, memory_bytes, resolve, resolve_mask, resolve_schedule, with_training_fields};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
 use crate::kernels::loss::Divergence;
-use crate::model::{Config, Model, folder, read_limited};
+use crate::model::{Config, Example, Lora, Model, folder, read_limited};
+use begin::Beginning;
 use beside::Beside;
+pub(super) use fields::{BETA, DIVERGENCE, KD_RATIO, MAX_NEW_TOKENS, SKEW_ALPHA, TEMPERATURE};
 use labels::Labels;
 use objective::Imitation;
 use teach::Teaching;
@@ -42,22 +45,12 @@ static FIELDS: &[Field] = with_training_fields![
         "\"teacher\"",
         "What the student is taught on: the teacher's own answer to every prompt, or the data's completion where it has one.",
     ),
-    Field::default(
-        "max_new_tokens",
-        Type::Int(1, 1 << 22),
-        "256",
-        "Longest answer of the teacher. One that does not end by then is left out."
-    ),
-    Field::default("kd_ratio", Type::Float(0.0, 1.0), "1.0", "loss = (1 - kd_ratio) · cross-entropy + kd_ratio · T² · divergence."),
-    Field::default("temperature", Type::Float(0.05, 100.0), "1.0", "T: both models' logits are divided by it in the divergence."),
-    Field::default(
-        "divergence",
-        Type::Choice(&["forward_kl", "reverse_kl", "jsd", "skew_kl"]),
-        "\"forward_kl\"",
-        "What is measured between the two distributions.",
-    ),
-    Field::optional("beta", Type::Float(0.0, 1.0), "Of `jsd`: the teacher's share of the mixture; 0.5 if not given."),
-    Field::optional("skew_alpha", Type::Float(0.0, 0.999), "Of `skew_kl`: the teacher's share of the mixture; 0.1 if not given."),
+    MAX_NEW_TOKENS,
+    KD_RATIO,
+    TEMPERATURE,
+    DIVERGENCE,
+    BETA,
+    SKEW_ALPHA,
     Field::default("seq_kd", Type::Bool, "false", "Learn the completions as hard labels only, as sequence-level distillation does."),
     Field::default(
         "top_k",
@@ -66,12 +59,29 @@ static FIELDS: &[Field] = with_training_fields![
         "The teacher's largest logits that are kept for each token; with 0 the teacher runs beside the student in every step and all of them count."
     ),
     Field::default("baseline", Type::Bool, "false", "Also make NAME.baseline: the same student, taught by the data's completions alone."),
-    ARCH_FIELD,
+    Field::optional("arch", Type::Table(ARCH), "The student's shape, as in `config.json` of a Llama model: it begins from nothing."),
+    Field::optional(
+        "model",
+        Type::Ref(Arity::One, &[Artifact::Model]),
+        "Instead of `arch`: a student that is there, with the teacher's vocabulary, and goes on from its weights."
+    ),
+    MASK_FIELD,
 ];
 
 /// The fields that are not those of a training.
-const OWN: &[&str] =
-    &["completions", "max_new_tokens", "kd_ratio", "temperature", "divergence", "beta", "skew_alpha", "seq_kd", "top_k", "baseline"];
+const OWN: &[&str] = &[
+    "completions",
+    "max_new_tokens",
+    "kd_ratio",
+    "temperature",
+    "divergence",
+    "beta",
+    "skew_alpha",
+    "seq_kd",
+    "top_k",
+    "baseline",
+    "mask",
+];
 
 #[derive(Debug, Deserialize)]
 struct Own {
@@ -117,23 +127,46 @@ impl Kind for Distill {
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
-        let own: Own = typed(&declared.params).map_err(|failure| vec![Problem::at("", failure.message)])?;
-        let (training, mut problems) = match resolve(&declared.params, OWN) {
-            Ok(training) => (training, Vec::new()),
-            Err(problems) => (Params::new(), problems),
-        };
-        problems.extend(own.problems());
-        if problems.is_empty() { Ok(parts(declared, &own, training)) } else { Err(problems) }
+        expand(declared)
     }
 
     fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
-        on_threads(io, |io| match task.action {
-            "vocabulary" => vocabulary(io),
-            "labels" => teach::run(&typed::<Teaching>(&task.params)?, io),
-            "student" => student(&task.params, io),
-            "baseline" => baseline(&task.params, io),
-            other => Err(Failure::bug(format!("distill has no action `{other}`"))),
-        })
+        run(task, io)
+    }
+}
+
+pub(super) fn expand(declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
+    let own: Own = typed(&declared.params).map_err(|failure| vec![Problem::at("", failure.message)])?;
+    let (training, mut problems) = match training(declared) {
+        Ok(training) => (training, Vec::new()),
+        Err(problems) => (Params::new(), problems),
+    };
+    problems.extend(own.problems());
+    if problems.is_empty() { Ok(parts(declared, &own, training)) } else { Err(problems) }
+}
+
+pub(super) fn run(task: &Task, io: &mut Io) -> Result<(), Failure> {
+    on_threads(io, |io| match task.action {
+        "vocabulary" => vocabulary(io),
+        "labels" => teach::run(&typed::<Teaching>(&task.params)?, io),
+        "student" => student(&task.params, io),
+        "baseline" => baseline(&task.params, io),
+        other => Err(Failure::bug(format!("distill has no action `{other}`"))),
+    })
+}
+
+/// The training's parameters, of a new shape or of a model that is there.
+fn training(declared: &Declared) -> Result<Params, Vec<Problem>> {
+    let help = "write `arch = { hidden_size = … }` for a new student, or `model = \"NAME\"` for one that is there";
+    match (declared.params.contains_key("arch"), declared.inputs("model").is_empty()) {
+        (true, true) => resolve(&declared.params, OWN),
+        (false, false) => {
+            let mut training = resolve_schedule(&declared.params, OWN);
+            resolve_mask(&declared.params, &mut training);
+            Ok(training)
+        }
+        (true, false) => Err(vec![Problem::at("arch", "a model that is there has its shape").label("goes without `model`").help(help)]),
+        (false, true) => Err(vec![Problem::at("", "nothing says what the student is").label("needs `arch` or `model`").help(help)]),
     }
 }
 
@@ -195,7 +228,9 @@ const VOCABULARY: usize = 0;
 const LABELS: usize = 1;
 
 fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
-    let resources = Resources { cpu: 0, memory_bytes: memory_bytes(&training), gpu: 0 };
+    // The size of a model that is there is not known before.
+    let memory_bytes = if training.contains_key("arch") { memory_bytes(&training) } else { 1 << 30 };
+    let resources = Resources { cpu: 0, memory_bytes, gpu: 0 };
     let part = |suffix, artifact, action, params, inputs| Part {
         suffix,
         hidden: suffix == "vocabulary" || suffix == "labels",
@@ -206,7 +241,8 @@ fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
         resources,
     };
     let pass = |name| PartPort::pass(declared, name);
-    let validation = || declared.port("validation").map(|_| pass("validation"));
+    let given = |name: &'static str| declared.port(name).map(|_| pass(name));
+    let rest = || given("model").into_iter().chain(given("validation"));
     let mut taught = training.clone();
     taught.extend(own.soft());
     let mut parts = vec![
@@ -217,11 +253,11 @@ fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
     if own.is_beside() {
         inputs.push(pass("teacher"));
     }
-    inputs.extend(validation());
+    inputs.extend(rest());
     parts.push(part("", Artifact::Model, "student", taught, inputs));
     if own.baseline {
         let mut inputs = vec![PartPort::part("vocabulary", VOCABULARY), pass("data")];
-        inputs.extend(validation());
+        inputs.extend(rest());
         parts.push(part("baseline", Artifact::Model, "baseline", training, inputs));
     }
     parts
@@ -247,42 +283,43 @@ fn vocabulary(io: &Io) -> Result<(), Failure> {
     files::write_atomic(&path, text.as_bytes()).map_err(|error| Failure::file("write", &path, &error))
 }
 
-fn untaught<'a>(arch: &Arch, settings: &'a Training, io: &Io) -> Result<Student<'a>, Failure> {
-    let vocabulary = io.one("vocabulary")?;
-    let (tokenizer, chat) = folder::load_encoder(vocabulary)?;
-    let size: Option<Value> = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?).ok();
-    let size = size.and_then(|value| value.get("vocab_size").and_then(Value::as_u64)).and_then(|size| usize::try_from(size).ok());
-    let vocab_size = size.ok_or_else(|| Failure::new("`vocabulary.json` does not tell the vocabulary's size"))?;
-    let config = arch.of(vocab_size, &tokenizer);
-    Ok(Student { settings, config, tokenizer, chat })
-}
-
 fn baseline(params: &Params, io: &Io) -> Result<(), Failure> {
-    let (arch, settings) = shaped(params)?;
-    let student = untaught(&arch, &settings, io)?;
-    let found = student.examples("data", io)?;
-    let mut objective = NextToken { vocab_size: student.config.vocab_size };
-    student.train(&found.examples, &mut objective, io)
+    let beginning = Beginning::of(params, io)?;
+    let mut objective = NextToken { vocab_size: beginning.vocab_size() };
+    beginning.student(|student, weights| {
+        let found = student.examples("data", io)?;
+        student.train_on(weights, None, &found.examples, &mut objective, io)
+    })
 }
 
 fn student(params: &Params, io: &Io) -> Result<(), Failure> {
-    let (soft, training): (Params, Params) = params.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
-    let (arch, settings) = shaped(&training)?;
-    let student = untaught(&arch, &settings, io)?;
-    let labels = Labels::open(io.one("labels")?, student.config.vocab_size)?;
+    let mut training = params.clone();
+    let lora: Option<Lora> = training
+        .remove("lora")
+        .map(serde_json::from_value)
+        .transpose()
+        .map_err(|error| Failure::bug(format!("`lora` and its fields disagree: {error}")))?;
+    let soft: Params = training.iter().filter(|(name, _)| SOFT.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    training.retain(|name, _| !SOFT.contains(&name.as_str()));
+    let beginning = Beginning::of(&training, io)?;
+    let vocab_size = beginning.vocab_size();
+    let labels = Labels::open(io.one("labels")?, vocab_size)?;
     io.say(format!("{} examples, {} tokens of the teacher", labels.examples.len(), labels.rows));
+    let learn = |objective: &mut dyn Objective, examples: &[Example]| {
+        beginning.student(|student, weights| student.train_on(weights, lora, examples, objective, io))
+    };
     if soft.is_empty() {
-        let mut objective = NextToken { vocab_size: student.config.vocab_size };
-        return student.train(&labels.examples, &mut objective, io);
+        return learn(&mut NextToken { vocab_size }, &labels.examples);
     }
     let soft: Soft = typed(&soft)?;
-    if io.maybe("teacher").is_some() {
-        let mut objective = Beside::new(Model::open(io.one("teacher")?)?, &soft)?;
-        return student.train(&labels.examples, &mut objective, io);
+    match io.maybe("teacher") {
+        Some(teacher) => learn(&mut Beside::new(Model::open(teacher)?, &soft)?, &labels.examples),
+        None => learn(&mut Imitation::new(&labels, &soft)?, &labels.examples),
     }
-    let mut objective = Imitation::new(&labels, &soft)?;
-    student.train(&labels.examples, &mut objective, io)
 }
+
+/// What a teacher's probabilities add to a training.
+const SOFT: &[&str] = &["kd_ratio", "temperature", "divergence", "beta", "skew_alpha"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

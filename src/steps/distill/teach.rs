@@ -26,7 +26,8 @@ const TEACHER_ROWS: usize = 4096;
 pub struct Teaching {
     completions: Completions,
     max_new_tokens: usize,
-    max_length: usize,
+    /// The teacher's reach, if it is absent.
+    max_length: Option<usize>,
     /// Absent if only the completions are wanted.
     top_k: Option<usize>,
     temperature: Option<f64>,
@@ -50,7 +51,8 @@ enum Lesson {
 pub fn run(teaching: &Teaching, io: &Io) -> Result<(), Failure> {
     let teacher = Model::open(io.one("teacher")?)?;
     let records = record::read(io.all("data"))?;
-    let limit = teaching.max_length.min(teacher.config.max_position_embeddings);
+    let reach = teacher.config.max_position_embeddings;
+    let limit = teaching.max_length.unwrap_or(reach).min(reach);
     let lessons = records.par_iter().map(|record| lesson(record, teacher.encoder(), teaching.completions, limit));
     let lessons = lessons.collect::<Result<Vec<Lesson>, ModelError>>()?;
     let mut made = Made::default();

@@ -59,6 +59,12 @@ fn what_does_not_belong_together_is_a_problem() {
     let wrong = Distill.expand(&declared(all(json!({"beta": 0.1, "max_length": 999})), &["teacher", "data"])).unwrap_err();
     let paths: Vec<&str> = wrong.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(paths, ["max_length", "beta"]);
+    // A student is new or there already.
+    let wrong = Distill.expand(&declared(all(json!({})), &["teacher", "data", "model"])).unwrap_err();
+    assert_eq!(wrong[0].path, "arch");
+    let mut fields = all(json!({}));
+    fields.remove("arch");
+    assert!(Distill.expand(&declared(fields, &["teacher", "data"])).unwrap_err()[0].label.contains("needs `arch` or `model`"));
 }
 
 /// A bench with a teacher that has learned its lines.

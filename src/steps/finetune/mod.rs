@@ -5,15 +5,15 @@ use serde_json::Value;
 
 use super::io::on_threads;
 use super::train::Student;
-use super::train::run::{Learns, NextToken};
-use super::train::settings::{Training, UNKEYED, resolve_schedule, with_training_fields};
+use super::train::run::NextToken;
+use super::train::settings::{MASK_FIELD, Training, UNKEYED, pruned, resolve_mask, resolve_schedule, with_training_fields, within};
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
-use crate::model::{Adapter, Lora, Model};
+use crate::model::{Lora, Model};
 
 #[derive(Debug)]
 pub struct Finetune;
 
-static LORA: &[Field] = &[
+pub(super) static LORA: &[Field] = &[
     Field::default("r", Type::Int(1, 1 << 14), "8", "Rank of the adapter's matrices."),
     Field::default("lora_alpha", Type::Float(1e-6, 1e6), "16.0", "What the adapter adds is multiplied by `lora_alpha / r`."),
     Field::default(
@@ -33,10 +33,11 @@ static FIELDS: &[Field] = with_training_fields![
     ),
     Field::optional("lora", Type::Table(LORA), "Learn an adapter and leave the model's weights as they are."),
     Field::default("merge", Type::Bool, "true", "Add the adapter to the model's weights. With `false` the result is the adapter alone."),
+    MASK_FIELD,
 ];
 
 /// The fields that are not those of a training.
-const OWN: &[&str] = &["lora", "merge"];
+const OWN: &[&str] = &["lora", "merge", "mask"];
 
 impl Kind for Finetune {
     fn name(&self) -> &'static str {
@@ -69,6 +70,7 @@ impl Kind for Finetune {
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let mut params = resolve_schedule(&declared.params, OWN);
+        resolve_mask(&declared.params, &mut params);
         let merge = declared.params.get("merge").and_then(Value::as_bool).unwrap_or(true);
         match declared.params.get("lora") {
             Some(lora) => {
@@ -103,7 +105,7 @@ impl Kind for Finetune {
 }
 
 /// The same adapter in whatever order its matrices were named.
-fn ordered(lora: &Value) -> Result<Value, Vec<Problem>> {
+pub(super) fn ordered(lora: &Value) -> Result<Value, Vec<Problem>> {
     let problem = |path: &str, message: String| vec![Problem::at(path, message)];
     let mut lora: Lora = serde_json::from_value(lora.clone()).map_err(|error| problem("lora", error.to_string()))?;
     lora.target_modules.sort_unstable();
@@ -119,32 +121,24 @@ struct Own {
 }
 
 fn finetune(params: &Params, io: &Io) -> Result<(), Failure> {
-    let (own, mut training): (Params, Params) = params.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
+    let (own, training): (Params, Params) = params.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
+    let (Model { config, weights, tokenizer, chat }, mask) = pruned(&own, io.one("model")?)?;
     let own: Own = typed(&own)?;
-    let Model { config, mut weights, tokenizer, chat } = Model::load(io.one("model")?)?;
-    let reach = config.max_position_embeddings as u64;
-    let max_length = training.get("max_length").and_then(Value::as_u64).unwrap_or(reach);
-    if max_length > reach {
-        return Err(Failure::new(format!("max_length {max_length} is beyond the model's {reach} tokens")));
+    let settings: Training = typed(&within(&training, &config)?)?;
+    if mask.is_some() && own.lora.is_some() && !own.merge {
+        let help = "merge the adapter, which leaves the zeros as they are, or write `mask = \"free\"`";
+        return Err(Failure::new("an adapter that is kept apart would fill the model's zeros").help(help));
     }
-    training.insert("max_length".to_string(), max_length.into());
-    let settings: Training = typed(&training)?;
-    let student = Student { settings: &settings, config, tokenizer, chat };
+    let student = Student { settings: &settings, config, tokenizer, chat, mask };
     let examples = student.examples("data", io)?.examples;
     let mut objective = NextToken { vocab_size: student.config.vocab_size };
-    let Some(lora) = own.lora else { return student.train_from(weights, &examples, &mut objective, io) };
-    let parameters = weights.parameters();
-    let mut adapter = Adapter::random(&student.config, lora, settings.seed)?;
-    let trained = adapter.weights.parameters();
-    io.say(format!("{trained} parameters beside the model's {parameters}"));
-    let learned = student.learn(Learns::Adapter(&weights, adapter.clone()), &examples, &mut objective, io)?;
-    learned.record(parameters, Some(trained)).write(io)?;
-    adapter.weights.data = learned.weights;
-    if !own.merge {
-        return Ok(adapter.save(&student.config, &io.out)?);
+    match own.lora {
+        Some(lora) if !own.merge => {
+            let adapter = student.adapt(&weights, lora, &examples, &mut objective, io)?;
+            Ok(adapter.save(&student.config, &io.out)?)
+        }
+        lora => student.train_on(Some(weights), lora, &examples, &mut objective, io),
     }
-    adapter.merge(&student.config, &mut weights)?;
-    student.save(weights, io)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::Adapter;
 use crate::steps::train::tests::{Bench, bytes, declared, fields, params};
 
 /// A bench with a model of the first steps, and data that it has not seen.

@@ -17,9 +17,10 @@ use crate::model::gguf::file_type_id;
 use crate::model::gguf::llama::tensor_name;
 use crate::model::gguf::pack::{Written, pack};
 use crate::model::quant::BlockType;
+use crate::model::sparse::{Ledger, is_prunable};
 use crate::model::{Imatrix, Model, ModelError, Stored};
 use preset::{Calibrated, Choice, Mixture, Preset, Recipe, choose};
-use record::{Fallback, Quantization, TensorRecord};
+use record::{Fallback, Quantization, TensorRecord, ZerosRecord};
 use rules::{Pinned, Rules};
 
 pub struct Quantize;
@@ -168,7 +169,8 @@ pub(super) fn write(
     let types: Vec<BlockType> = choices.iter().map(|choice| choice.ty).collect();
     let name = name.unwrap_or_else(|| mostly(model, &types));
     let file_type = file_type_id(&name).ok_or_else(|| Failure::bug(format!("`{name}` has no number")))?;
-    let mut tally = Tally::default();
+    let sparsity = Ledger::read(io.one("model")?)?.map(|_| ZerosRecord::default());
+    let mut tally = Tally { sparsity, ..Tally::default() };
     let total = model.weights.parameters() as u64;
     pack(&io.out.join("model.gguf"), model, file_type, &types, imatrix, &mut |written| {
         let Some(choice) = choices.get(written.index) else { return ControlFlow::Break(()) };
@@ -187,6 +189,9 @@ pub(super) fn write(
         "{} at {:.2} bits per weight, relative error {:.4}{fallbacks}",
         record.file_type, record.bits_per_weight, record.relative_error
     ));
+    if let Some(ZerosRecord { zeros, kept }) = record.sparsity {
+        io.say(format!("{kept} of the linear layers' {zeros} zeros are zero in the file, too"));
+    }
     let text = serde_json::to_string_pretty(&record).map_err(|error| Failure::bug(error.to_string()))?;
     let path = io.out.join("quantize.json");
     files::write_atomic(&path, format!("{text}\n").as_bytes()).map_err(|error| Failure::file("write", &path, &error))
@@ -217,11 +222,16 @@ struct Tally {
     size_bytes: u64,
     error: f64,
     power: f64,
+    sparsity: Option<ZerosRecord>,
 }
 
 impl Tally {
     fn add(&mut self, name: String, choice: Choice, written: Written) {
-        let Written { index: _, tensor, ty, size_bytes, error, power } = written;
+        let Written { index: _, tensor, ty, size_bytes, error, power, zeros, zeros_kept } = written;
+        if let Some(sparsity) = self.sparsity.as_mut().filter(|_| is_prunable(&tensor.name)) {
+            sparsity.zeros += zeros;
+            sparsity.kept += zeros_kept;
+        }
         self.error += error;
         self.power += power;
         self.values += tensor.range.len() as u64;
@@ -252,6 +262,7 @@ impl Tally {
             relative_error: share(self.error, self.power),
             types: self.types,
             fallbacks: self.tensors.iter().filter(|tensor| tensor.fallback.is_some()).count() as u64,
+            sparsity: self.sparsity,
             tensors: self.tensors,
         }
     }

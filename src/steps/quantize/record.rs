@@ -22,8 +22,20 @@ pub struct Quantization {
     pub types: BTreeMap<String, u64>,
     /// How many tensors have another type than intended because their rows do not divide.
     pub fallbacks: u64,
+    /// Of a model with zeros that are meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<ZerosRecord>,
     /// In the file's order.
     pub tensors: Vec<TensorRecord>,
+}
+
+/// What became of a pruned model's zeros: a type without a zero in every block's grid loses some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZerosRecord {
+    /// Of the linear layers, before and after.
+    pub zeros: u64,
+    pub kept: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

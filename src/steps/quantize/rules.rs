@@ -81,7 +81,7 @@ impl Rules {
 }
 
 /// Whether a pattern is found in a name; `*` stands for anything.
-fn is_in(pattern: &str, name: &str) -> bool {
+pub(in crate::steps) fn is_in(pattern: &str, name: &str) -> bool {
     let mut rest = name;
     pattern.split('*').all(|part| match rest.split_once(part) {
         Some((_, after)) => {

@@ -92,3 +92,28 @@ fn it_stops_when_asked_and_names_what_is_wrong() {
     let failure = run(model.path(), out.path().into(), json!({"type": "Q8_0", "pure": false}), Cancel::default()).unwrap_err();
     assert!(failure.message.contains("cannot open the model: config.json is malformed"), "{failure}");
 }
+
+/// Q4_0 and Q8_0 have a zero in every block, K types with a minimum only where it happens to lie on a level.
+#[test]
+fn what_became_of_meant_zeros_is_told() {
+    use crate::model::sparse::{Ledger, Pattern, score};
+    let space = folder();
+    let mut model = Model::load(space.path()).unwrap();
+    let name = "model.layers.0.mlp.down_proj.weight";
+    score::prune(model.weights.get_mut(name).unwrap(), 256, Pattern::Groups { zeros: 2, of: 4 }, None);
+    model.save(space.path()).unwrap();
+    let ledger = Ledger::of(&model.weights);
+    let zeros = |ty: &str| {
+        let out = tempfile::tempdir().unwrap();
+        run(space.path(), out.path().into(), json!({"type": ty, "pure": true}), Cancel::default()).unwrap();
+        let record: Quantization = serde_json::from_slice(&std::fs::read(out.path().join("quantize.json")).unwrap()).unwrap();
+        record.sparsity.map(|sparsity| (sparsity.zeros, sparsity.kept))
+    };
+    assert_eq!(zeros("Q4_0"), None);
+    ledger.write(space.path()).unwrap();
+    for ty in ["F16", "Q8_0", "Q4_0", "Q6_K"] {
+        assert_eq!(zeros(ty), Some((ledger.zeros, ledger.zeros)), "{ty}");
+    }
+    let (all, kept) = zeros("Q4_K_M").unwrap();
+    assert!(all == ledger.zeros && kept < all, "{kept} of {all}");
+}

@@ -13,7 +13,8 @@ use super::dataset::record;
 use super::io::on_threads;
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type};
 use crate::base::files;
-use crate::model::{ChatTemplate, Config, Encoder, Example, Model, Tokenizer, Weights, folder};
+use crate::model::sparse::{Ledger, Mask};
+use crate::model::{Adapter, ChatTemplate, Config, Encoder, Example, Lora, Model, Tokenizer, Weights, folder};
 use data::Examples;
 use run::{Job, Learns, NextToken, Objective, train};
 use settings::{ARCH_FIELD, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
@@ -83,7 +84,7 @@ impl Kind for Train {
         on_threads(io, |io| {
             let (tokenizer, chat) = folder::load_encoder(io.one("tokenizer")?)?;
             let config = arch.of(tokenizer.vocab_size(), &tokenizer);
-            let student = Student { settings: &settings, config, tokenizer, chat };
+            let student = Student { settings: &settings, config, tokenizer, chat, mask: None };
             let found = student.examples("data", io)?;
             let mut objective = NextToken { vocab_size: student.config.vocab_size };
             student.train(&found.examples, &mut objective, io)
@@ -97,6 +98,8 @@ pub struct Student<'a> {
     pub config: Config,
     pub tokenizer: Tokenizer,
     pub chat: ChatTemplate,
+    /// The zeros that it keeps.
+    pub mask: Option<Mask>,
 }
 
 impl Student<'_> {
@@ -131,16 +134,62 @@ impl Student<'_> {
         self.save(Weights { layout, data: learned.weights }, io)
     }
 
-    /// Writes a model with these weights.
+    /// From these weights on, or from nothing; all of them, or an adapter that is merged at the end.
+    pub fn train_on(
+        self,
+        weights: Option<Weights>,
+        lora: Option<Lora>,
+        examples: &[Example],
+        objective: &mut dyn Objective,
+        io: &Io,
+    ) -> Result<(), Failure> {
+        match (weights, lora) {
+            (None, _) => self.train(examples, objective, io),
+            (Some(weights), None) => self.train_from(weights, examples, objective, io),
+            (Some(mut weights), Some(lora)) => {
+                let adapter = self.adapt(&weights, lora, examples, objective, io)?;
+                adapter.merge(&self.config, &mut weights)?;
+                self.mask.iter().for_each(|mask| mask.clear(&mut weights.data));
+                self.save(weights, io)
+            }
+        }
+    }
+
+    /// Trains an adapter beside weights that stay as they are, and writes the record.
+    pub fn adapt(
+        &self,
+        weights: &Weights,
+        lora: Lora,
+        examples: &[Example],
+        objective: &mut dyn Objective,
+        io: &Io,
+    ) -> Result<Adapter, Failure> {
+        let mut adapter = Adapter::random(&self.config, lora, self.settings.seed)?;
+        let (parameters, trained) = (weights.parameters(), adapter.weights.parameters());
+        io.say(format!("{trained} parameters beside the model's {parameters}"));
+        let learned = self.learn(Learns::Adapter(weights, adapter.clone()), examples, objective, io)?;
+        learned.record(parameters, Some(trained)).write(io)?;
+        adapter.weights.data = learned.weights;
+        Ok(adapter)
+    }
+
+    /// Writes a model with these weights and, if it kept zeros, how many.
     pub fn save(self, weights: Weights, io: &Io) -> Result<(), Failure> {
-        let Student { config, tokenizer, chat, .. } = self;
+        let Student { config, tokenizer, chat, mask, .. } = self;
+        if mask.is_some() {
+            let ledger = Ledger::of(&weights);
+            io.say(ledger.summary());
+            ledger.write(&io.out)?;
+        }
         Ok(Model { config, weights, tokenizer, chat }.save(&io.out)?)
     }
 
     /// Trains on examples and validates on the port of that name.
     pub fn learn(&self, learns: Learns, examples: &[Example], objective: &mut dyn Objective, io: &Io) -> Result<Learned, Failure> {
         let validation = self.examples("validation", io)?.examples;
-        let job = Job { config: &self.config, learns, settings: self.settings, examples, validation: &validation, objective };
+        // An adapter's numbers are no weights of the model: what it adds is masked when it is merged.
+        let mask = self.mask.as_ref().filter(|_| matches!(learns, Learns::All(_)));
+        let job = Job { config: &self.config, learns, mask, settings: self.settings, examples, validation: &validation, objective };
         let State { step, weights, best, tokens, curve, .. } = train(job, io)?;
         let (best_step, validation_loss) = (best.as_ref().map_or(step, |best| best.step), best.as_ref().map(|best| best.loss));
         let weights = best.map_or(weights, |best| best.weights);

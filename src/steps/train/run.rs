@@ -11,6 +11,7 @@ use super::state::{Best, Point, State};
 use crate::kernels::loss::{NotFinite, cross_entropy};
 use crate::kernels::optim::{AdamW, adamw, sum_squares};
 use crate::model::decoder::{Batch, Decoder, Keep};
+use crate::model::sparse::Mask;
 use crate::model::weights::Layout;
 use crate::model::{Adapter, Config, Example, ModelError, Weights};
 use crate::steps::{Failure, Io};
@@ -52,6 +53,8 @@ pub enum Learns<'a> {
 pub struct Job<'a> {
     pub config: &'a Config,
     pub learns: Learns<'a>,
+    /// Weights that are zero and stay so, where all learn.
+    pub mask: Option<&'a Mask>,
     pub settings: &'a Training,
     pub examples: &'a [Example],
     pub validation: &'a [Example],
@@ -89,6 +92,7 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
         note: String::new(),
         layout,
         state,
+        mask: job.mask,
         config: job.config,
         settings: job.settings,
         examples: job.examples,
@@ -134,6 +138,7 @@ struct Run<'a> {
     frozen: Option<&'a Weights>,
     /// Of what learns.
     layout: Arc<Layout>,
+    mask: Option<&'a Mask>,
     state: State,
     gradient: Vec<f32>,
     order: Order,
@@ -199,6 +204,8 @@ impl Run<'_> {
             return Err(diverged(step, "the loss"));
         }
         let tokens = targets.len() as u64;
+        // Without a gradient, a weight that is zero stays zero.
+        self.mask.into_iter().for_each(|mask| mask.clear(&mut self.gradient));
         self.update(step)?;
         self.state.step = step;
         self.state.tokens += tokens;

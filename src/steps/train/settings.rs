@@ -1,12 +1,15 @@
 //! The fields that every training has, and what they come to.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::schedule::{Schedule, Shape};
 use crate::model::decoder::Keep;
+use crate::model::sparse::{Ledger, Mask};
 use crate::model::tokenizer::{Special, Tokenizer};
-use crate::model::{Activation, Config, Family, Features};
+use crate::model::{Activation, Config, Family, Features, Model};
 use crate::steps::{Failure, Field, Params, Problem, Type, typed};
 
 pub static ARCH: &[Field] = &[
@@ -35,6 +38,46 @@ pub static ARCH: &[Field] = &[
 
 /// The model's shape, for kinds that make one from nothing.
 pub const ARCH_FIELD: Field = Field::required("arch", Type::Table(ARCH), "The model's shape, as in `config.json` of a Llama model.");
+
+/// For kinds that go on from a model.
+pub const MASK_FIELD: Field = Field::default(
+    "mask",
+    Type::Choice(&["fixed", "free"]),
+    "\"fixed\"",
+    "Of a model that `prune` has put zeros into: they stay zero, or they learn like other weights. Others have none to keep.",
+);
+
+/// The model to go on from, and the zeros that it keeps.
+pub fn pruned(params: &Params, path: &Path) -> Result<(Model, Option<Mask>), Failure> {
+    let model = Model::load(path)?;
+    let Some(ledger) = Ledger::read(path)?.filter(|_| !params.contains_key("mask")) else { return Ok((model, None)) };
+    let mask = Mask::of(&model.weights);
+    if mask.zeros() as u64 != ledger.zeros {
+        let message = format!("`sparsity.json` tells of {} zeros, the model beside it has {}", ledger.zeros, mask.zeros());
+        return Err(Failure::new(message).help("take the folder as `prune` wrote it, or remove `sparsity.json`"));
+    }
+    Ok((model, Some(mask)))
+}
+
+/// Of a task's parameters: what is not said otherwise is kept, so that models without zeros have the keys that they had.
+pub fn resolve_mask(declared: &Params, params: &mut Params) {
+    params.remove("mask");
+    if declared.get("mask").is_some_and(|mask| mask == "free") {
+        params.insert("mask".to_string(), "free".into());
+    }
+}
+
+/// A training's parameters with a `max_length` that the model reaches.
+pub fn within(training: &Params, config: &Config) -> Result<Params, Failure> {
+    let mut training = training.clone();
+    let reach = config.max_position_embeddings as u64;
+    let max_length = training.get("max_length").and_then(Value::as_u64).unwrap_or(reach);
+    if max_length > reach {
+        return Err(Failure::new(format!("max_length {max_length} is beyond the model's {reach} tokens")));
+    }
+    training.insert("max_length".to_string(), max_length.into());
+    Ok(training)
+}
 
 /// A kind's own fields, followed by those of every training.
 macro_rules! with_training_fields {

@@ -1,0 +1,58 @@
+//! Where a student begins: a new model of some shape with the teacher's vocabulary, or one that is there, with the same vocabulary and perhaps with zeros to keep.
+
+use serde_json::Value;
+
+use crate::model::sparse::Mask;
+use crate::model::{ChatTemplate, Config, Model, Tokenizer, Weights, folder, read_limited};
+use crate::steps::train::Student;
+use crate::steps::train::settings::{Training, pruned, shaped, within};
+use crate::steps::{Failure, Io, Params, typed};
+
+pub struct Beginning {
+    settings: Training,
+    config: Config,
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+    /// Of a model that is there.
+    weights: Option<Weights>,
+    mask: Option<Mask>,
+}
+
+impl Beginning {
+    pub fn of(params: &Params, io: &Io) -> Result<Beginning, Failure> {
+        let vocabulary = io.one("vocabulary")?;
+        let (tokenizer, chat) = folder::load_encoder(vocabulary)?;
+        let size: Option<Value> = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?).ok();
+        let size = size.and_then(|value| value.get("vocab_size").and_then(Value::as_u64)).and_then(|size| usize::try_from(size).ok());
+        let vocab_size = size.ok_or_else(|| Failure::new("`vocabulary.json` does not tell the vocabulary's size"))?;
+        if io.maybe("model").is_some() {
+            return Beginning::there(params, vocab_size, &tokenizer, io);
+        }
+        let (arch, settings) = shaped(params)?;
+        Ok(Beginning { settings, config: arch.of(vocab_size, &tokenizer), tokenizer, chat, weights: None, mask: None })
+    }
+
+    fn there(params: &Params, vocab_size: usize, theirs: &Tokenizer, io: &Io) -> Result<Beginning, Failure> {
+        let (Model { config, weights, tokenizer, chat }, mask) = pruned(params, io.one("model")?)?;
+        let differs = |id: &u32| tokenizer.token(*id) != theirs.token(*id);
+        let tokens = u32::try_from(vocab_size).unwrap_or(u32::MAX);
+        if config.vocab_size != vocab_size || (0..tokens).any(|id| differs(&id)) {
+            let message = format!("the model's vocabulary of {} is not the teacher's of {vocab_size}", config.vocab_size);
+            return Err(Failure::new(message).help("a student learns the teacher's distribution over tokens: both need the same ones"));
+        }
+        let mut training = params.clone();
+        training.remove("mask");
+        let settings: Training = typed(&within(&training, &config)?)?;
+        Ok(Beginning { settings, config, tokenizer, chat, weights: Some(weights), mask })
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// Hands over the student and, if it is there already, its weights.
+    pub fn student<T>(self, work: impl FnOnce(Student, Option<Weights>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let Beginning { settings, config, tokenizer, chat, weights, mask } = self;
+        work(Student { settings: &settings, config, tokenizer, chat, mask }, weights)
+    }
+}
