@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use git2::{FetchOptions, ObjectType, Oid, Repository, Tree, build::RepoBuilder};
 
-use super::spec::Want;
-use crate::base::{Digest, Hasher};
+use super::blobs::{self, Blobs};
+use super::origin::Want;
+use crate::base::Digest;
 
 /// Enough for any data set; a hostile repository may hold more.
 const MAX_FILES: usize = 1_000_000;
@@ -102,45 +103,34 @@ pub fn find(url: &str, folder: &Path, cache: &Path, rev: &str) -> Option<(Reposi
 }
 
 /// Where the files of a pin stand.
-pub fn tree_folder(cache: &Path, rev: &str, path: Option<&str>) -> PathBuf {
-    let mut hasher = Hasher::new();
-    hasher.part(rev.as_bytes());
-    hasher.part(path.unwrap_or_default().as_bytes());
-    cache.join("trees").join(hasher.finish().hex())
+pub fn tree(rev: &str, path: Option<&str>, blobs: Blobs) -> PathBuf {
+    blobs.tree(&["git", rev, path.unwrap_or_default()])
 }
 
-/// Writes the files of a commit (or of a path in it) to where [`tree_folder`] says. What stands there is replaced.
-pub fn export(repository: &Repository, rev: Oid, path: Option<&str>, cache: &Path) -> Result<PathBuf, GitError> {
+/// Writes the files of a commit (or of a path in it) to where [`tree`] says. What stands there is replaced.
+pub fn export(repository: &Repository, rev: Oid, path: Option<&str>, blobs: Blobs) -> Result<PathBuf, GitError> {
     let tree = repository.find_commit(rev)?.tree()?;
-    let target = tree_folder(cache, &rev.to_string(), path);
-    let parent = target.parent().unwrap_or(cache).to_path_buf();
+    let target = self::tree(&rev.to_string(), path, blobs);
+    let parent = target.parent().unwrap_or(blobs.cache).to_path_buf();
     fs::create_dir_all(&parent)?;
     let space = tempfile::Builder::new().prefix(".tree-").tempdir_in(&parent)?;
     let out = space.path().join("content");
-    let entry = match path {
-        None => None,
+    match path {
+        None => write_tree(repository, tree, &out)?,
         Some(path) => {
             let missing = |_| GitError::NoPath { rev: rev.to_string(), path: path.to_string() };
-            Some(tree.get_path(Path::new(path)).map_err(missing)?)
+            let entry = tree.get_path(Path::new(path)).map_err(missing)?;
+            fs::create_dir(&out)?;
+            let out = blobs::within(out.clone(), Some(path));
+            match entry.kind() {
+                Some(ObjectType::Blob) => write_blob(repository, entry.id(), entry.filemode(), path, &out)?,
+                Some(ObjectType::Tree) => write_tree(repository, repository.find_tree(entry.id())?, &out)?,
+                _ => return Err(GitError::Entry(path.to_string(), "submodule")),
+            }
         }
-    };
-    match entry {
-        Some(entry) if entry.kind() == Some(ObjectType::Blob) => {
-            write_blob(repository, entry.id(), entry.filemode(), path.unwrap_or_default(), &out)?;
-        }
-        Some(entry) if entry.kind() == Some(ObjectType::Tree) => write_tree(repository, repository.find_tree(entry.id())?, &out)?,
-        Some(_) => return Err(GitError::Entry(path.unwrap_or_default().to_string(), "submodule")),
-        None => write_tree(repository, tree, &out)?,
     }
-    if target.exists() {
-        remove(&target)?;
-    }
-    fs::rename(&out, &target)?;
+    blobs::put(&out, &target)?;
     Ok(target)
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn write_tree<'r>(repository: &'r Repository, tree: Tree<'r>, out: &Path) -> Result<(), GitError> {
