@@ -22,6 +22,7 @@ pub fn remote(shell: &Shell) -> Remote {
         let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home?.join("token")))?;
         std::fs::read_to_string(file).ok()
     });
+    let netrc = variable("NETRC").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".netrc")));
     let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(home?.join(".docker")));
     let watch: Arc<dyn Watch> = match (shell.live, shell.quiet || shell.json) {
         (_, true) => Arc::new(crate::source::remote::Nobody),
@@ -34,6 +35,7 @@ pub fn remote(shell: &Shell) -> Remote {
         hub_token: token.as_deref().and_then(Secret::bearer),
         proxy: ureq::Proxy::try_from_env(),
         certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
+        netrc,
         docker: docker.map(|folder| folder.join("config.json")),
         watch,
         pause: defaults.pause,

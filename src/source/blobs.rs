@@ -8,12 +8,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::entry;
 use super::error::FetchError;
 use super::http::{Client, Expected, HttpError, Request, download};
 use super::remote::News;
@@ -125,6 +124,24 @@ impl Blobs<'_> {
         }
     }
 
+    /// Takes a file of this machine in, if it is what it should be. A copy: the original may change.
+    pub fn adopt(&self, file: &Path, sha256: &str, expected: &Expected) -> io::Result<Option<PathBuf>> {
+        let folder = self.folder();
+        fs::create_dir_all(&folder)?;
+        let done = folder.join(format!("sha256-{sha256}"));
+        if self.has(&done, expected)? {
+            return Ok(Some(done));
+        }
+        let mode = fs::Permissions::from_mode(0o644);
+        let mut copy = tempfile::Builder::new().prefix(".blob-").permissions(mode).tempfile_in(&folder)?;
+        io::copy(&mut File::open(file)?, &mut copy)?;
+        if !expected.is_met_by(copy.path())? {
+            return Ok(None);
+        }
+        copy.persist(&done).map_err(|error| error.error)?;
+        Ok(Some(done))
+    }
+
     /// Whether a complete file is here and still what it was. One that has been touched is removed.
     fn has(&self, done: &Path, expected: &Expected) -> io::Result<bool> {
         if !done.is_file() {
@@ -179,14 +196,6 @@ pub fn put(out: &Path, target: &Path) -> io::Result<()> {
         fs::remove_file(target)?;
     }
     fs::rename(out, target)
-}
-
-/// Where a source's bytes are within its tree: all of it, or what `path` names, below the tree under its own name.
-pub fn within(tree: PathBuf, path: Option<&str>) -> PathBuf {
-    match path {
-        None => tree,
-        Some(path) => tree.join(entry::file_name(path)),
-    }
 }
 
 fn place(blob: &Path, to: &Path, is_executable: bool) -> io::Result<()> {

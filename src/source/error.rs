@@ -5,6 +5,8 @@ use std::io;
 use super::git::GitError;
 use super::http::HttpError;
 use super::hub::HubError;
+use super::oci::OciError;
+use super::web::WebError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -14,6 +16,10 @@ pub enum FetchError {
     Http(#[from] HttpError),
     #[error(transparent)]
     Hub(#[from] HubError),
+    #[error(transparent)]
+    Web(#[from] WebError),
+    #[error(transparent)]
+    Oci(#[from] OciError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -22,18 +28,23 @@ impl FetchError {
     /// What to do about it.
     pub fn help(&self) -> Option<String> {
         match self {
+            FetchError::Git(error) => error.help(),
             FetchError::Http(error) => error.help(),
             FetchError::Hub(error) => error.help(),
-            FetchError::Git(_) | FetchError::Io(_) => None,
+            FetchError::Web(error) => error.help(),
+            FetchError::Oci(error) => error.help(),
+            FetchError::Io(_) => None,
         }
     }
 
     /// Whether the manifest is not to blame.
     pub fn is_environment(&self) -> bool {
         match self {
+            FetchError::Git(error) => error.is_environment(),
             FetchError::Http(error) | FetchError::Hub(HubError::Http(error)) => error.is_environment(),
+            FetchError::Oci(error) => error.is_environment(),
             FetchError::Io(_) => true,
-            FetchError::Git(_) | FetchError::Hub(_) => false,
+            FetchError::Hub(_) | FetchError::Web(_) => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where data comes from: `{ path = … }` on this machine; `{ git = … }` and `{ hf = … }` pinned by `slmops.lock` and fetched into a folder of the
+//! Where data comes from: `{ path = … }` on this machine; `{ git = … }`, `{ hf = … }`, `{ url = … }` and `{ oci = … }` pinned by `slmops.lock` and fetched into a folder of the
 //! cache.
 //!
 //! The plan sees only a path. A remote source has one because its pin says which tree is meant, and because the tree's digest is checked
@@ -11,11 +11,15 @@ pub mod git;
 pub mod http;
 pub mod hub;
 pub mod local;
+pub mod netrc;
+pub mod oci;
 pub mod origin;
 pub mod pins;
 pub mod remote;
 pub mod spec;
 pub mod tree;
+pub mod unpack;
+pub mod web;
 
 pub use error::FetchError;
 pub use origin::{Origin, Want};

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::blobs::{self, Blobs};
+use super::blobs::Blobs;
 use super::error::FetchError;
+use super::git::{self, Git, GitError};
 use super::http::Client;
 use super::hub::{self, Hub};
-use super::origin::{Origin, Want};
+use super::oci::{self, Registry};
+use super::origin::Origin;
 use super::remote::{News, Remote};
 use super::spec::Spec;
-use super::{git, local, tree};
+use super::{local, tree, web};
 use crate::base::{Diagnostic, Digest};
 use crate::manifest::{Lock, Pin};
 
@@ -72,46 +74,50 @@ fn present(spec: &Spec, pin: &Pin, reach: Reach) -> Option<PathBuf> {
         Origin::Path { .. } => return None,
         Origin::Git { path, .. } => git::tree(&pin.rev, path.as_deref(), reach.blobs()),
         Origin::Hub(origin) => hub::tree(origin, &pin.rev, reach.blobs()),
+        Origin::Web(origin) => web::tree(origin, &pin.rev, reach.blobs()),
+        Origin::Oci(origin) => oci::tree(origin, &pin.rev, reach.blobs()),
     };
-    let found = blobs::within(tree, spec.origin.path());
+    let found = within(tree, spec);
     tree::digest(&found).is_ok_and(|digest| digest == pin.tree).then_some(found)
 }
 
 /// Fetches what a source came to.
 fn materialise(spec: &Spec, rev: &str, reach: Reach) -> Result<PathBuf, FetchError> {
+    let (client, blobs) = (Client::new(reach.remote)?, reach.blobs());
     let tree = match &spec.origin {
         Origin::Path { path } => return Ok(PathBuf::from(path)),
         Origin::Git { url, path, .. } => {
-            let (repository, rev) = match git::find(url, &spec.folder, reach.cache, rev) {
-                Some(found) => found,
-                None => {
-                    let repository = git::fetch(url, &spec.folder, reach.cache)?;
-                    let rev = git::resolve(&repository, &Want::Rev(rev.to_string()))?;
-                    (repository, rev)
-                }
-            };
-            git::export(&repository, rev, path.as_deref(), reach.blobs())?
+            let git = Git::new(url, &spec.folder, reach.cache, &client, reach.remote)?;
+            let (repository, rev) = git.pinned(rev)?;
+            git::export(&git, &repository, rev, path.as_deref(), blobs)?
         }
-        Origin::Hub(origin) => {
-            let client = Client::new(reach.remote)?;
-            Hub::new(&client, reach.remote, origin)?.materialise(rev, reach.blobs())?
-        }
+        Origin::Hub(origin) => Hub::new(&client, reach.remote, origin)?.materialise(rev, blobs)?,
+        Origin::Web(origin) => web::materialise(&client, reach.remote, origin, rev, blobs)?,
+        Origin::Oci(origin) => Registry::new(&client, reach.remote, origin)?.materialise(origin, rev, blobs)?,
     };
-    Ok(blobs::within(tree, spec.origin.path()))
+    Ok(within(tree, spec))
+}
+
+/// Where a source's bytes are within its tree.
+fn within(tree: PathBuf, spec: &Spec) -> PathBuf {
+    match spec.origin.inner() {
+        None => tree,
+        Some(inner) => tree.join(inner),
+    }
 }
 
 /// What a source comes to now.
 fn resolve(spec: &Spec, reach: Reach) -> Result<String, FetchError> {
+    let client = Client::new(reach.remote)?;
     match &spec.origin {
         Origin::Path { path } => Ok(path.clone()),
         Origin::Git { url, want, .. } => {
-            let repository = git::fetch(url, &spec.folder, reach.cache)?;
-            Ok(git::resolve(&repository, want)?.to_string())
+            let git = Git::new(url, &spec.folder, reach.cache, &client, reach.remote)?;
+            Ok(git.resolve(want)?.1.to_string())
         }
-        Origin::Hub(origin) => {
-            let client = Client::new(reach.remote)?;
-            Hub::new(&client, reach.remote, origin)?.commit()
-        }
+        Origin::Hub(origin) => Hub::new(&client, reach.remote, origin)?.commit(),
+        Origin::Web(origin) => web::resolve(&client, reach.remote, origin, reach.blobs()),
+        Origin::Oci(origin) => Registry::new(&client, reach.remote, origin)?.resolve(),
     }
 }
 
@@ -139,6 +145,7 @@ fn fits(spec: &Spec, pin: &Pin) -> bool {
         && origin.address() == pin.address
         && origin.want() == pin.want
         && origin.path() == pin.path.as_deref()
+        && origin.allows(&pin.rev)
 }
 
 /// What `--locked` refuses: sources without a pin that fits. Empty if the lock is complete and up to date.
@@ -175,7 +182,7 @@ pub fn update(specs: &[Spec], old: &Lock, reach: Reach) -> Result<Lock, Vec<Diag
 
 fn pin(spec: &Spec, old: &Lock, reach: Reach) -> Result<Pin, FetchError> {
     let origin = &spec.origin;
-    let Some(protocol) = origin.protocol() else { return Err(git::GitError::Missing(spec.name.clone()).into()) };
+    let Some(protocol) = origin.protocol() else { return Err(GitError::Missing(spec.name.clone()).into()) };
     let _alone = reach.blobs().alone()?;
     let rev = resolve(spec, reach)?;
     let known = pinned(spec, old).ok().filter(|pin| pin.rev == rev && present(spec, pin, reach).is_some());

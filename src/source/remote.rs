@@ -16,6 +16,8 @@ pub struct Remote {
     pub proxy: Option<ureq::Proxy>,
     /// Certificates to trust instead of Mozilla's: a PEM file.
     pub certificates: Option<PathBuf>,
+    /// `~/.netrc`, which holds passwords of servers.
+    pub netrc: Option<PathBuf>,
     /// Docker's `config.json`, which holds credentials of registries.
     pub docker: Option<PathBuf>,
     pub watch: Arc<dyn Watch>,
@@ -30,6 +32,7 @@ impl Default for Remote {
             hub_token: None,
             proxy: None,
             certificates: None,
+            netrc: None,
             docker: None,
             watch: Arc::new(Nobody),
             pause: Duration::from_secs(1),
@@ -59,6 +62,12 @@ impl Secret {
     pub fn basic(encoded: &str) -> Option<Secret> {
         let is_plain = !encoded.is_empty() && encoded.bytes().all(|b| b.is_ascii_graphic());
         is_plain.then(|| Secret(format!("Basic {encoded}")))
+    }
+
+    /// A whole `Authorization`, as a server gives it for another.
+    pub fn raw(value: &str) -> Option<Secret> {
+        let is_plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        is_plain.then(|| Secret(value.to_string()))
     }
 
     pub fn header(&self) -> &str {

@@ -2,15 +2,33 @@
 
 use std::path::PathBuf;
 
-use super::origin::{Holds, HubOrigin, Origin, Want};
+use super::http::Address;
+use super::oci::Name;
+use super::origin::{Holds, HubOrigin, OciOrigin, Origin, Want, WebOrigin};
 use super::{entry, hub};
 use crate::base::{Diagnostic, Place, suggest};
 use crate::manifest::{Data, Key, Manifest, Protocol, Table, Value, names};
 
 /// Every field of a source. `plan::common` describes them for the schema.
-pub const FIELDS: [&str; 11] = ["path", "git", "branch", "tag", "rev", "hf", "revision", "repo_type", "include", "exclude", "description"];
-/// Origins that are promised for later.
-const LATER: [&str; 4] = ["http", "https", "url", "oci"];
+pub const FIELDS: [&str; 15] = [
+    "path",
+    "git",
+    "branch",
+    "tag",
+    "rev",
+    "hf",
+    "revision",
+    "repo_type",
+    "include",
+    "exclude",
+    "url",
+    "sha256",
+    "unpack",
+    "oci",
+    "description",
+];
+/// What somebody may write for `url`.
+const URLS: [&str; 2] = ["http", "https"];
 const DEFAULT_REVISION: &str = "main";
 
 #[derive(Clone, Debug)]
@@ -75,7 +93,8 @@ fn origin(key: &Key, value: &Value, diagnostics: &mut Vec<Diagnostic>) -> Option
     let origin = match protocol {
         Protocol::Git => Origin::Git { url: address, want: reader.want()?, path },
         Protocol::Hub => Origin::Hub(reader.hub(address, &place, path)?),
-        Protocol::Url | Protocol::Oci => return None,
+        Protocol::Url => Origin::Web(reader.web(address, &place, path)?),
+        Protocol::Oci => Origin::Oci(reader.oci(address, &place, path)?),
     };
     reader.good.then_some((origin, place))
 }
@@ -96,11 +115,11 @@ impl Reader<'_> {
     fn known(&mut self) {
         for (key, _) in self.table.iter() {
             let name = key.text.as_str();
-            if LATER.contains(&name) {
+            if URLS.contains(&name) {
                 self.wrong::<()>(
-                    Diagnostic::error(format!("this version of slmops does not fetch `{name}` sources yet"))
-                        .at(&key.place, "")
-                        .help("download the files and use `{ path = … }`, or put them into a git repository and use `{ git = … }`"),
+                    Diagnostic::error(format!("unknown field `{name}` of a source"))
+                        .at(&key.place, "no such field")
+                        .help(format!("write `url = \"{name}://…\"`")),
                 );
             } else if !FIELDS.contains(&name) {
                 self.wrong::<()>(
@@ -138,7 +157,9 @@ impl Reader<'_> {
             }
             let nouns: Vec<&str> = owners.iter().map(|owner| noun(*owner)).collect();
             let help = match protocol {
-                Some(Protocol::Hub) => "a branch, tag or commit of the Hub is `revision = …`".to_string(),
+                Some(Protocol::Hub) if matches!(name, "branch" | "tag" | "rev") => {
+                    "a branch, tag or commit of the Hub is `revision = …`".to_string()
+                }
                 Some(other) => format!("leave it out: {} has no `{name}`", noun(other)),
                 None => format!("add `{}`", owners.iter().map(|owner| example(*owner)).collect::<Vec<_>>().join("` or `")),
             };
@@ -244,6 +265,46 @@ impl Reader<'_> {
         self.good.then_some(HubOrigin { repository, holds, revision, path, include, exclude })
     }
 
+    fn web(&mut self, url: String, place: &Place, path: Option<String>) -> Option<WebOrigin> {
+        if let Err(error) = Address::parse(&url) {
+            return self.wrong(Diagnostic::error(error.to_string()).at(place, "").maybe_help(error.help()));
+        }
+        let sha256 = match self.text("sha256") {
+            None => None,
+            Some((text, place)) => {
+                let hex = text.strip_prefix("sha256:").unwrap_or(&text).to_lowercase();
+                if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    let help = "`sha256sum FILE` prints it; without it, `slmops lock` pins what the address holds then";
+                    return self.wrong(Diagnostic::error("`sha256` is 64 hex digits").at(&place, "").help(help));
+                }
+                Some(hex)
+            }
+        };
+        let unpack = match self.table.get("unpack") {
+            None => false,
+            Some(value) => match &value.data {
+                Data::Bool(unpack) => *unpack,
+                other => {
+                    let message = format!("`unpack` is `true` or `false`, not {}", other.noun());
+                    return self.wrong(Diagnostic::error(message).at(&value.place, ""));
+                }
+            },
+        };
+        if let (Some(_), false, Some(value)) = (&path, unpack, self.table.get("path")) {
+            let help = "`unpack = true` unpacks a tar archive; then `path` is a file or folder in it";
+            return self.wrong(Diagnostic::error("an address holds one file, which has no paths").at(&value.place, "").help(help));
+        }
+        self.good.then_some(WebOrigin { url, sha256, unpack, path })
+    }
+
+    fn oci(&mut self, reference: String, place: &Place, path: Option<String>) -> Option<OciOrigin> {
+        if let Err(why) = Name::parse(&reference) {
+            let help = "write it as `registry.example/team/model:1.0`";
+            return self.wrong(Diagnostic::error(format!("`{reference}` names nothing in a registry: {why}")).at(place, "").help(help));
+        }
+        Some(OciOrigin { reference, path })
+    }
+
     fn local(&mut self, key: &Key, path: Option<(String, Place)>) -> Option<(Origin, Place)> {
         let Some((path, place)) = path else {
             let help = format!("write `{} = {{ path = \"data.jsonl\" }}`", key.text);
@@ -259,6 +320,7 @@ fn owners(field: &str) -> &'static [Protocol] {
     match field {
         "branch" | "tag" | "rev" => &[Protocol::Git],
         "revision" | "repo_type" | "include" | "exclude" => &[Protocol::Hub],
+        "sha256" | "unpack" => &[Protocol::Url],
         _ => &[],
     }
 }

@@ -44,6 +44,12 @@ impl Space {
         fs::write(self.path().join("slmops.toml"), text).unwrap();
     }
 
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
     fn options(&self, fetch: Fetch) -> Options<'static> {
         Options { fetch, remote: self.remote.clone(), ..Options::default() }
     }

@@ -53,7 +53,7 @@ impl Address {
         if location.starts_with("//") {
             return Address::parse(&format!("{scheme}:{location}"));
         }
-        if location.contains("://") && !location.starts_with('/') {
+        if location.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric())) {
             return Address::parse(location);
         }
         let path = if location.starts_with('/') {

@@ -30,6 +30,8 @@ pub struct Request {
     pub headers: Vec<(&'static str, String)>,
     /// The `Authorization`, told to the address's own origin and nobody else.
     pub secret: Option<Secret>,
+    /// Headers that are told to the address's own origin and nobody else.
+    pub private: Vec<(String, String)>,
     /// What is sent along: a POST.
     pub body: Option<Vec<u8>>,
 }
@@ -52,7 +54,7 @@ pub struct Client {
 
 impl Request {
     pub fn get(address: Address) -> Request {
-        Request { address, headers: Vec::new(), secret: None, body: None }
+        Request { address, headers: Vec::new(), secret: None, private: Vec::new(), body: None }
     }
 
     #[must_use]
@@ -210,10 +212,13 @@ impl Client {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(secret) = &request.secret
-            && address.is_same_origin(&request.address)
-        {
-            builder = builder.header(http::header::AUTHORIZATION, secret.header());
+        if address.is_same_origin(&request.address) {
+            for (name, value) in &request.private {
+                builder = builder.header(name, value);
+            }
+            if let Some(secret) = &request.secret {
+                builder = builder.header(http::header::AUTHORIZATION, secret.header());
+            }
         }
         let wrong = |error: http::Error| HttpError::Nonsense { host: address.authority(), why: error.to_string() };
         let answer = match body {
@@ -247,6 +252,9 @@ fn failed(address: &Address, error: ureq::Error) -> HttpError {
         ureq::Error::ConnectionFailed => HttpError::Unreachable { host, why: "no connection".to_string() },
         ureq::Error::Rustls(error) => HttpError::Unreachable { host, why: format!("no encrypted connection: {error}") },
         ureq::Error::Io(error) if is_cut(&error) => HttpError::Broken { host, attempts: 1, why: error.to_string() },
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            HttpError::Unreachable { host, why: format!("no encrypted connection: {error}") }
+        }
         ureq::Error::Io(error) => HttpError::Unreachable { host, why: error.to_string() },
         other => HttpError::Nonsense { host, why: other.to_string() },
     }
