@@ -363,7 +363,7 @@ mod git {
             assert!(path_of(&plan::load(&project, &options()).unwrap()).join("x").is_file());
         }
         for (source, why) in [
-            ("{ git = \"https://example.org/x.git\" }", "no https transport"),
+            ("{ git = \"git://example.org/x.git\" }", "no git transport"),
             ("{ git = \"git@example.org:x.git\" }", "no ssh transport"),
             ("{ git = \"../nowhere\" }", "no repository"),
             ("{ git = \"../data\", path = \"z\" }", "has no `z`"),

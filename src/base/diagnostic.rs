@@ -66,11 +66,13 @@ pub struct Diagnostic {
     /// The first label is the place; more of them show what it clashes with.
     pub labels: Vec<Label>,
     pub helps: Vec<String>,
+    /// Whether the user's file is right and the world around it is not: a network, a disk.
+    pub is_environment: bool,
 }
 
 impl Diagnostic {
     pub fn error(message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Error, message: message.into(), labels: Vec::new(), helps: Vec::new() }
+        Diagnostic { severity: Severity::Error, message: message.into(), labels: Vec::new(), helps: Vec::new(), is_environment: false }
     }
 
     pub fn warning(message: impl Into<String>) -> Diagnostic {
@@ -87,6 +89,11 @@ impl Diagnostic {
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.helps.push(help.into());
         self
+    }
+
+    #[must_use]
+    pub fn of_environment(self) -> Diagnostic {
+        Diagnostic { is_environment: true, ..self }
     }
 
     #[must_use]

@@ -22,6 +22,9 @@ pub struct Build {
     /// Fail if slmops.lock does not fit the manifest
     #[arg(long)]
     locked: bool,
+    /// Fetch nothing: fail if a pinned source is not on this machine
+    #[arg(long)]
+    offline: bool,
     /// Run every step, whatever the cache holds, and compare the results with it
     #[arg(long)]
     no_cache: bool,
@@ -54,9 +57,10 @@ impl Build {
         if self.locked {
             let root = find_manifest(&shell.directory)?;
             let cache = cache_folder(shell, &self.load, &root);
-            plan::check_locked(&root, &plan_options(&self.load, &cache, Fetch::Pinned))?;
+            plan::check_locked(&root, &plan_options(shell, &self.load, &cache, Fetch::Pinned))?;
         }
-        let project = Project::load_with(shell, &self.load, Fetch::Pinned)?;
+        let fetch = if self.offline { Fetch::Never } else { Fetch::Pinned };
+        let project = Project::load_with(shell, &self.load, fetch)?;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         let selection = project.plan.select(&targets)?;
         let engine = project.engine(listener(shell, &project))?;

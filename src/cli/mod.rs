@@ -11,6 +11,7 @@ mod help;
 mod init;
 mod lock;
 mod log;
+mod network;
 mod out;
 mod plan;
 mod project;

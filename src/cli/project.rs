@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::network;
 use super::shell::{Shell, Stop, usage};
 use crate::base::Diagnostic;
 use crate::engine::{Engine, EventSink, Existing, Options, Silence};
@@ -48,7 +49,7 @@ impl Project {
     pub fn load_with(shell: &Shell, load: &Load, fetch: Fetch) -> Result<Project, Stop> {
         let root = find_manifest(&shell.directory)?;
         let cache = cache_folder(shell, load, &root);
-        let plan = plan::load(&root, &plan_options(load, &cache, fetch))?;
+        let plan = plan::load(&root, &plan_options(shell, load, &cache, fetch))?;
         Ok(Project { plan: Arc::new(plan), root, cache })
     }
 
@@ -95,8 +96,9 @@ impl Project {
     }
 }
 
-pub fn plan_options<'a>(load: &Load, cache: &Path, fetch: Fetch) -> plan::Options<'a> {
-    plan::Options { overrides: load.overrides(), sources: Some(cache.join("sources")), fetch, ..plan::Options::default() }
+pub fn plan_options<'a>(shell: &Shell, load: &Load, cache: &Path, fetch: Fetch) -> plan::Options<'a> {
+    let remote = network::remote(shell);
+    plan::Options { overrides: load.overrides(), sources: Some(cache.join("sources")), fetch, remote, ..plan::Options::default() }
 }
 
 /// The nearest `slmops.toml`, here or in a folder above.

@@ -133,7 +133,7 @@ impl Shell {
                         self.err(&format!("{} problems found", diagnostics.len()));
                     }
                 }
-                Exit::Usage
+                if diagnostics.iter().all(|diagnostic| diagnostic.is_environment) { Exit::Environment } else { Exit::Usage }
             }
         }
     }

@@ -10,6 +10,13 @@
 //! rev = "0b7c…"
 //! tree = "5f1d…"          # digest of the files
 //!
+//! [[source]]
+//! name = "base"
+//! hf = "org/name"
+//! want = "revision main"
+//! rev = "12fd…"
+//! tree = "c01a…"
+//!
 //! [[choice]]
 //! bundle = "release@device=fridge"
 //! chosen = "small@type=Q8_0"
@@ -40,16 +47,65 @@ pub struct Lock {
 /// One remote source at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// As written in the manifest.
-    pub git: String,
-    /// As written: `branch main`, `tag v1`, `rev 0b7c`, `head`.
+    pub protocol: Protocol,
+    /// As written in the manifest: a URL, or a repository's name.
+    pub address: String,
+    /// What of it, as written: `branch main`, `tag v1`, `rev 0b7c`, `head`; empty where there is nothing to choose.
     pub want: String,
-    /// Below the repository's root, if not all of it.
+    /// Below the root, if not all of it.
     pub path: Option<String>,
-    /// The commit.
+    /// What it came to: a commit or a digest.
     pub rev: String,
     /// Of the files.
     pub tree: Digest,
+}
+
+/// How a remote source is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Git,
+    Hub,
+    Url,
+    Oci,
+}
+
+impl Protocol {
+    pub const ALL: [Protocol; 4] = [Protocol::Git, Protocol::Hub, Protocol::Url, Protocol::Oci];
+
+    /// The field that holds the address, in the manifest and in the lock.
+    pub fn field(self) -> &'static str {
+        match self {
+            Protocol::Git => "git",
+            Protocol::Hub => "hf",
+            Protocol::Url => "url",
+            Protocol::Oci => "oci",
+        }
+    }
+
+    /// The lock's field for what the source came to.
+    pub fn revision_field(self) -> &'static str {
+        match self {
+            Protocol::Git | Protocol::Hub => "rev",
+            Protocol::Url => "sha256",
+            Protocol::Oci => "digest",
+        }
+    }
+
+    fn is_revision(self, text: &str) -> bool {
+        let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        match self {
+            Protocol::Git | Protocol::Hub => hex(text, 40),
+            Protocol::Url => hex(text, 64),
+            Protocol::Oci => text.strip_prefix("sha256:").is_some_and(|digits| hex(digits, 64)),
+        }
+    }
+
+    fn revision_noun(self) -> &'static str {
+        match self {
+            Protocol::Git | Protocol::Hub => "the commit of",
+            Protocol::Url | Protocol::Oci => "the digest of",
+        }
+    }
 }
 
 /// A candidate that was chosen by something that no digest covers.
@@ -104,12 +160,14 @@ impl Lock {
         for (name, pin) in &self.sources {
             out += "\n[[source]]\n";
             out += &line("name", name);
-            out += &line("git", &pin.git);
-            out += &line("want", &pin.want);
+            out += &line(pin.protocol.field(), &pin.address);
+            if !pin.want.is_empty() {
+                out += &line("want", &pin.want);
+            }
             if let Some(path) = &pin.path {
                 out += &line("path", path);
             }
-            out += &line("rev", &pin.rev);
+            out += &line(pin.protocol.revision_field(), &pin.rev);
             out += &line("tree", &pin.tree.hex());
         }
         for (bundle, choice) in &self.choices {
@@ -180,20 +238,24 @@ impl Reader<'_> {
     }
 
     fn pin(&mut self, table: &Table, place: &Place) -> Option<(String, Pin)> {
-        self.only(table, &["name", "git", "want", "path", "rev", "tree"])?;
-        let path = match table.get("path") {
-            Some(_) => Some(self.text(table, place, "path")?),
-            None => None,
+        let Some(protocol) = Protocol::ALL.into_iter().find(|protocol| table.get(protocol.field()).is_some()) else {
+            return self.damaged(place, "a source does not say where it is");
         };
+        self.only(table, &["name", protocol.field(), "want", "path", protocol.revision_field(), "tree"])?;
         let name = self.text(table, place, "name")?;
-        let rev = self.text(table, place, "rev")?;
-        if rev.len() != 40 || !rev.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return self.damaged(place, &format!("the commit of `{name}` is not 40 hex digits"));
+        let rev = self.text(table, place, protocol.revision_field())?;
+        if !protocol.is_revision(&rev) {
+            return self.damaged(place, &format!("{} `{name}` is not written in hex digits", protocol.revision_noun()));
+        }
+        let want = self.maybe_text(table, place, "want")?;
+        if want.is_none() && protocol == Protocol::Git {
+            return self.damaged(place, "an entry has no `want`");
         }
         let pin = Pin {
-            git: self.text(table, place, "git")?,
-            want: self.text(table, place, "want")?,
-            path,
+            protocol,
+            address: self.text(table, place, protocol.field())?,
+            want: want.unwrap_or_default(),
+            path: self.maybe_text(table, place, "path")?,
             rev,
             tree: self.digest(table, place, "tree")?,
         };
@@ -217,6 +279,13 @@ impl Reader<'_> {
         match table.get(name).map(|value| &value.data) {
             Some(Data::String(text)) => Some(text.clone()),
             _ => self.damaged(place, &format!("an entry has no `{name}`")),
+        }
+    }
+
+    fn maybe_text(&mut self, table: &Table, place: &Place, name: &str) -> Option<Option<String>> {
+        match table.get(name) {
+            Some(_) => self.text(table, place, name).map(Some),
+            None => Some(None),
         }
     }
 
@@ -245,14 +314,25 @@ mod tests {
 
     fn example() -> Lock {
         let pin = Pin {
-            git: "file:///a \"b\"\n\u{7f}\u{1}".into(),
+            protocol: Protocol::Git,
+            address: "file:///a \"b\"\n\u{7f}\u{1}".into(),
             want: "branch main".into(),
             path: Some("data".into()),
             rev: "0123456789012345678901234567890123456789".into(),
             tree: Digest::of(b"x"),
         };
+        let others = Protocol::ALL.map(|protocol| {
+            let rev = match protocol {
+                Protocol::Git | Protocol::Hub => "0123456789".repeat(4),
+                Protocol::Url => "0a".repeat(32),
+                Protocol::Oci => format!("sha256:{}", "0a".repeat(32)),
+            };
+            let want = if protocol == Protocol::Git { "head" } else { "" }.to_string();
+            (format!("by-{}", protocol.field()), Pin { protocol, rev, want, path: None, ..pin.clone() })
+        });
         let choice = Choice { chosen: "small@type=Q8_0".into(), measurement: Digest::of(b"y") };
-        Lock { sources: [("phrases".to_string(), pin)].into(), choices: [("release@device=fridge".to_string(), choice)].into() }
+        let sources = others.into_iter().chain([("phrases".to_string(), pin)]).collect();
+        Lock { sources, choices: [("release@device=fridge".to_string(), choice)].into() }
     }
 
     fn parse(text: &str) -> Result<Lock, Vec<Diagnostic>> {
@@ -280,6 +360,8 @@ mod tests {
             ("version = 1", "version = 2"),
             ("tree = \"", "tree = \"z"),
             ("rev = \"0", "rev = \"g"),
+            ("digest = \"sha256:", "digest = \"sha512:"),
+            ("\nsha256 = \"", "\nsha256 = \"0"),
             ("[[source]]", "[source]"),
             ("want", "wont"),
         ] {

@@ -14,7 +14,7 @@ pub mod value;
 pub mod workspace;
 
 pub use load::{Manifest, Overrides};
-pub use lock::{Lock, Pin};
+pub use lock::{Lock, Pin, Protocol};
 pub use names::Reference;
 pub use value::{Data, Key, Table, Value};
 

@@ -47,11 +47,36 @@ pub static PROJECT: &[Field] = &[
 pub use crate::steps::device::FIELDS as DEVICE;
 
 pub static SOURCE: &[Field] = &[
-    Field::optional("path", Type::String, "A file or folder, relative to this manifest; with `git`, one within the repository."),
-    Field::optional("git", Type::String, "A git repository: a path or `file://` URL. `slmops lock` pins its commit."),
+    Field::optional(
+        "path",
+        Type::String,
+        "A file or folder, relative to this manifest; with another origin, one within the repository, archive or artifact.",
+    ),
+    Field::optional(
+        "git",
+        Type::String,
+        "A git repository: an `https://` or `file://` URL, or a path. `slmops lock` pins its commit; Git LFS content is fetched.",
+    ),
     Field::optional("branch", Type::String, "The branch to pin."),
     Field::optional("tag", Type::String, "The tag to pin."),
     Field::optional("rev", Type::String, "The commit to pin: 7 to 40 hex digits."),
+    Field::optional("hf", Type::String, "A repository on the Hugging Face Hub: `org/name`. `slmops lock` pins its commit."),
+    Field::optional("revision", Type::String, "The Hub's branch, tag or commit to pin; `main` if not given."),
+    Field::optional("repo_type", Type::Choice(&["model", "dataset"]), "What the Hub's repository holds; a model if not given."),
+    Field::optional(
+        "include",
+        Type::List(&Type::String),
+        "Files of the Hub's repository to take: patterns, in which `*` also stands for slashes. If not given: all but pickles (`.bin`, `.pt` …), other frameworks' weights, and GGUF files beside safetensors.",
+    ),
+    Field::optional("exclude", Type::List(&Type::String), "Files of the Hub's repository to leave out of these: patterns."),
+    Field::optional("url", Type::String, "One file at a web address. `slmops lock` pins its SHA-256."),
+    Field::optional("sha256", Type::String, "What the file at `url` must be: 64 hex digits."),
+    Field::optional("unpack", Type::Bool, "Whether the file at `url` is a tar archive, plain or with gzip, whose files are meant."),
+    Field::optional(
+        "oci",
+        Type::String,
+        "An artifact in a registry: `registry.example/team/model:1.0`, as slmops, KitOps or ORAS push it. `slmops lock` pins its digest.",
+    ),
     Field::optional("description", Type::String, "What the data is."),
 ];
 
@@ -59,7 +84,7 @@ pub static SOURCE: &[Field] = &[
 pub const TOP: [(&str, &str); 9] = [
     ("slmops", "The edition of the manifest: 1. It fixes the meaning and the defaults of everything else."),
     ("project", "The name and version of what is built."),
-    ("source", "Where data comes from: `NAME = { path = … }` or `NAME = { git = … }`."),
+    ("source", "Where data comes from: `NAME = { path = … }`, or `git`, `hf`, `url`, `oci`."),
     ("device", "What a bundle is for: `[device.NAME]`."),
     ("bundle", "What is built in the end: `[bundle.NAME]`."),
     ("defaults", "`[defaults.KIND]`: fields for every step of a kind that does not set them itself."),

@@ -25,7 +25,7 @@ pub use select::Selection;
 use crate::base::Diagnostic;
 use crate::manifest::workspace::{self, Member};
 use crate::manifest::{LOCK_NAME, Lock, Overrides, load as manifest_load};
-use crate::source::{self, Fetch, Spec};
+use crate::source::{self, Fetch, Reach, Remote, Spec};
 use crate::steps::{KINDS, Kind};
 
 /// Combinations of one step.
@@ -38,12 +38,20 @@ pub struct Options<'a> {
     /// Folder for fetched sources; `cache/sources` beside the root manifest if not given.
     pub sources: Option<PathBuf>,
     pub fetch: Fetch,
+    pub remote: Remote,
     pub max_combinations: usize,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { kinds: KINDS, overrides: Overrides::default(), sources: None, fetch: Fetch::Never, max_combinations: MAX_COMBINATIONS }
+        Options {
+            kinds: KINDS,
+            overrides: Overrides::default(),
+            sources: None,
+            fetch: Fetch::Never,
+            remote: Remote::default(),
+            max_combinations: MAX_COMBINATIONS,
+        }
     }
 }
 
@@ -101,7 +109,7 @@ pub fn lock(path: &Path, options: &Options) -> Result<Lock, Vec<Diagnostic>> {
     let cache = options.sources.clone().unwrap_or_else(|| default_cache(&root));
     // A lock that cannot be read is made anew only once the user has deleted it.
     let old = Lock::load(&root)?;
-    let lock = source::update(&specs, &old, &cache)?;
+    let lock = source::update(&specs, &old, Reach { cache: &cache, fetch: Fetch::Pinned, remote: &options.remote })?;
     if lock != Lock::default() || old != Lock::default() {
         lock.store(&root).map_err(|error| vec![Diagnostic::error(format!("cannot write `{LOCK_NAME}`: {error}"))])?;
     }

@@ -1,13 +1,28 @@
-//! Where data comes from: `{ path = … }` on this machine, `{ git = … }` pinned by `slmops.lock` and fetched into a folder of the cache.
+//! Where data comes from: `{ path = … }` on this machine; `{ git = … }`, `{ hf = … }`, `{ url = … }` and `{ oci = … }` pinned by `slmops.lock` and fetched into a folder of the
+//! cache.
 //!
 //! The plan sees only a path. A remote source has one because its pin says which tree is meant, and because the tree's digest is checked
-//! before the path is handed out.
+//! before the path is handed out. A source that is pinned and here never asks the network.
 
+pub mod blobs;
+pub mod entry;
+pub mod error;
 pub mod git;
+pub mod http;
+pub mod hub;
 pub mod local;
+pub mod netrc;
+pub mod oci;
+pub mod origin;
 pub mod pins;
+pub mod remote;
 pub mod spec;
 pub mod tree;
+pub mod unpack;
+pub mod web;
 
-pub use pins::{Fetch, locate, stale, update};
-pub use spec::{Origin, Spec, Want};
+pub use error::FetchError;
+pub use origin::{Origin, Want};
+pub use pins::{Fetch, Reach, locate, stale, update};
+pub use remote::{News, Remote, Secret, Watch};
+pub use spec::Spec;

@@ -106,8 +106,9 @@ impl<'a> Planner<'a> {
             self.diagnostics.extend(source::spec::name_fault(key));
             scope.known.insert(key.text.clone(), Known { noun: "source", variants: None });
         }
+        let reach = source::Reach { cache: self.cache, fetch: self.options.fetch, remote: &self.options.remote };
         for spec in source::spec::specs(&member.manifest, &member.prefix, &mut self.diagnostics) {
-            match source::locate(&spec, self.lock, self.cache, self.options.fetch) {
+            match source::locate(&spec, self.lock, reach) {
                 Ok(path) => {
                     let node = self.add(Node::Source(Source { name: spec.name.clone(), place: spec.place, path }));
                     let part = PartInfo { suffix: "", node, artifact: Artifact::Files, outputs: Vec::new() };
