@@ -58,7 +58,7 @@ static FIELDS: &[Field] = &[
         "Within what unstructured weights are compared: a row or a whole matrix; `wanda` takes `output` if it is not given, `magnitude` `layer`.",
     ),
     Field::default(
-        "exclude",
+        "exclude_modules",
         Type::List(&Type::String),
         "[]",
         "Matrices that stay dense: patterns found in their names (`down_proj`, `layers.0.`; `*` stands for anything).",

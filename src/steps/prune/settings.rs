@@ -48,7 +48,7 @@ pub struct Sparsity {
     pub sparsity_ratio: f64,
     pub sparsity_type: String,
     pub per: Option<String>,
-    pub exclude: Vec<String>,
+    pub exclude_modules: Vec<String>,
     pub damp: Option<f64>,
     pub block_size: Option<usize>,
     pub text: Option<Text>,
@@ -95,7 +95,7 @@ struct Fields {
     sparsity_ratio: Option<f64>,
     sparsity_type: String,
     per: Option<String>,
-    exclude: Vec<String>,
+    exclude_modules: Vec<String>,
     damp: Option<f64>,
     block_size: Option<usize>,
     structured: Option<Params>,
@@ -144,7 +144,7 @@ impl Fields {
             ("damp", self.damp.is_some()),
             ("block_size", self.block_size.is_some()),
             ("sparsity_type", self.sparsity_type != "unstructured"),
-            ("exclude", !self.exclude.is_empty()),
+            ("exclude_modules", !self.exclude_modules.is_empty()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given);
         let mut problems: Vec<Problem> =
@@ -204,12 +204,12 @@ impl Fields {
     fn sparsity(&self, action: Action) -> Params {
         let mut params = Params::new();
         let mut set = |name: &str, value: Value| drop(params.insert(name.to_string(), value));
-        let mut exclude = self.exclude.clone();
+        let mut exclude = self.exclude_modules.clone();
         exclude.sort();
         exclude.dedup();
         set("sparsity_ratio", json!(self.sparsity_ratio.unwrap_or(0.5)));
         set("sparsity_type", json!(self.sparsity_type));
-        set("exclude", json!(exclude));
+        set("exclude_modules", json!(exclude));
         if group(&self.sparsity_type).is_none() && action != Action::SparseGpt {
             let default = if action == Action::Wanda { "output" } else { "layer" };
             set("per", json!(self.per.as_deref().unwrap_or(default)));

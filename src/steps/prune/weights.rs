@@ -60,11 +60,11 @@ impl Chosen {
     fn of(weights: &Weights, sparsity: &Sparsity) -> Result<Chosen, Failure> {
         let pattern = sparsity.pattern();
         let linear = || weights.layout.tensors.iter().filter(|tensor| is_prunable(&tensor.name));
-        if let Some(unused) = sparsity.exclude.iter().find(|pattern| !linear().any(|tensor| is_in(pattern, &tensor.name))) {
+        if let Some(unused) = sparsity.exclude_modules.iter().find(|pattern| !linear().any(|tensor| is_in(pattern, &tensor.name))) {
             let help = "linear layers go by their names in a Hugging Face folder: model.layers.0.self_attn.q_proj.weight; embeddings, head and norms are never pruned";
-            return Err(Failure::new(format!("`exclude`: `{unused}` names no linear layer of the model")).help(help));
+            return Err(Failure::new(format!("`exclude_modules`: `{unused}` names no linear layer of the model")).help(help));
         }
-        let is_excluded = |tensor: &&Tensor| sparsity.exclude.iter().any(|pattern| is_in(pattern, &tensor.name));
+        let is_excluded = |tensor: &&Tensor| sparsity.exclude_modules.iter().any(|pattern| is_in(pattern, &tensor.name));
         let chosen: Vec<&Tensor> = linear().filter(|tensor| !is_excluded(tensor)).collect();
         if let Pattern::Groups { of, .. } = pattern {
             let broken = chosen.iter().find(|tensor| tensor.shape.last().is_some_and(|columns| !columns.is_multiple_of(of)));
