@@ -15,6 +15,8 @@ pub mod field;
 pub mod finetune;
 pub mod fit;
 pub mod io;
+pub mod json;
+pub mod pattern;
 pub mod quantize;
 pub mod tokenizer;
 pub mod train;
