@@ -18,6 +18,7 @@ pub mod io;
 pub mod json;
 pub mod pattern;
 pub mod quantize;
+pub mod teacher_labels;
 pub mod tokenizer;
 pub mod train;
 
@@ -31,6 +32,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset,
     &tokenizer::Tokenizer,
     &train::Train,
+    &teacher_labels::TeacherLabels,
     &distill::Distill,
     &finetune::Finetune,
     &calibrate::Calibrate,
