@@ -116,7 +116,7 @@ fn greedy_answers_become_a_dataset_with_their_confidence() {
     .unwrap();
     assert_eq!(lines.len() as u64, ledger.kept);
     let ids: Vec<u64> = lines.iter().map(|line| line.extra["id"].as_u64().unwrap()).collect();
-    assert!(ids.is_sorted() && ids.contains(&3), "{ids:?}");
+    assert!(ids.is_sorted() && ids.iter().any(|id| id % 4 == 3), "conversations are asked, too: {ids:?}");
     // As the model itself answers and scores.
     let teacher = Model::open(&bench.path("teacher")).unwrap();
     for line in &lines {
