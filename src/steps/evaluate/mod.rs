@@ -69,7 +69,7 @@ static FIELDS: &[Field] = &[
         Type::String,
         "Of multiple choice: the right one, a field's name or a template that gives its place (from 0) or its text; `answer` if not given.",
     ),
-    Field::optional("description", Type::String, "Of multiple choice: what stands before everything else."),
+    Field::optional("task_description", Type::String, "Of multiple choice: what stands before everything else."),
     Field::optional("target_delimiter", Type::String, "Of multiple choice: what stands before a choice; one space if not given."),
     Field::optional("num_fewshot", Type::Int(1, 1 << 16), "Of multiple choice: how many solved examples stand before a question."),
     Field::optional(

@@ -12,7 +12,7 @@ use crate::model::chat::string_method;
 
 /// Names of the fields that make up a task, as the manifest and the action's parameters have them.
 pub const FIELDS: &[&str] =
-    &["doc_to_text", "doc_to_choice", "doc_to_target", "description", "target_delimiter", "fewshot_delimiter", "num_fewshot"];
+    &["doc_to_text", "doc_to_choice", "doc_to_target", "task_description", "target_delimiter", "fewshot_delimiter", "num_fewshot"];
 
 /// A document: one line of a set.
 pub type Document = BTreeMap<String, Value>;
@@ -26,7 +26,7 @@ pub struct Task {
     pub doc_to_choice: Vec<String>,
     pub doc_to_target: String,
     #[serde(default)]
-    pub description: String,
+    pub task_description: String,
     pub target_delimiter: String,
     pub fewshot_delimiter: String,
     pub num_fewshot: usize,
@@ -56,7 +56,7 @@ impl Task {
     pub fn compile(&self) -> Result<Compiled<'_>, WrongTemplate> {
         let environment = environment();
         let source = |field, text| Source::new(&environment, text).map_err(|why| WrongTemplate { field, why });
-        let description = source("description", self.description.as_str())?;
+        let task_description = source("task_description", self.task_description.as_str())?;
         let (text, target) = (source("doc_to_text", self.doc_to_text.as_str())?, source("doc_to_target", self.doc_to_target.as_str())?);
         let choice = match self.doc_to_choice.as_slice() {
             [one] => match source("doc_to_choice", one.as_str())? {
@@ -69,7 +69,7 @@ impl Task {
             [] => return Err(WrongTemplate { field: "doc_to_choice", why: "there is no choice".to_string() }),
             several => Choices::Fixed(several),
         };
-        Ok(Compiled { task: self, environment, description, text, choice, target })
+        Ok(Compiled { task: self, environment, task_description, text, choice, target })
     }
 }
 
@@ -78,7 +78,7 @@ impl Task {
 pub struct Compiled<'a> {
     task: &'a Task,
     environment: Environment<'static>,
-    description: Source<'a>,
+    task_description: Source<'a>,
     text: Source<'a>,
     choice: Choices<'a>,
     target: Source<'a>,
@@ -119,9 +119,9 @@ impl Compiled<'_> {
     /// What is asked about a document, after `num_fewshot` of the examples, itself not among them. An error goes on after "document 3 of set
     /// `easy`".
     pub fn question(&self, document: &Document, examples: &[Document]) -> Result<Question, String> {
-        let mut context = match self.description {
+        let mut context = match self.task_description {
             Source::Words(text) if !document.contains_key(text) => text.to_string(),
-            source => self.text_of("description", source, document)?,
+            source => self.text_of("task_description", source, document)?,
         };
         let shown: Vec<&Document> = examples.iter().filter(|example| *example != document).take(self.task.num_fewshot).collect();
         if shown.len() < self.task.num_fewshot {

@@ -10,7 +10,7 @@ fn documents() -> Vec<Value> {
 }
 
 fn task(changes: Value) -> Value {
-    let mut task = json!({"doc_to_text": "question", "doc_to_choice": ["choices"], "doc_to_target": "answer", "description": "",
+    let mut task = json!({"doc_to_text": "question", "doc_to_choice": ["choices"], "doc_to_target": "answer", "task_description": "",
         "target_delimiter": " ", "fewshot_delimiter": "\n\n", "num_fewshot": 0, "unconditional": false});
     task.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     task

@@ -9,7 +9,7 @@ fn task(text: &str, choice: &[&str], target: &str) -> Task {
         doc_to_text: text.to_string(),
         doc_to_choice: choice.iter().map(ToString::to_string).collect(),
         doc_to_target: target.to_string(),
-        description: String::new(),
+        task_description: String::new(),
         target_delimiter: " ".to_string(),
         fewshot_delimiter: "\n\n".to_string(),
         num_fewshot: 0,
@@ -77,7 +77,7 @@ fn published_task_files_are_understood() {
 fn examples_stand_before_the_question_and_never_show_it() {
     let mut shown = task("{{q}}?", &["no", "yes"], "a");
     shown.num_fewshot = 2;
-    shown.description = "Answer.\n\n".to_string();
+    shown.task_description = "Answer.\n\n".to_string();
     let documents: Vec<Document> = (0..3).map(|i| document(json!({"q": format!("q{i}"), "a": i % 2}))).collect();
     let compiled = shown.compile().unwrap();
     assert_eq!(compiled.question(&documents[2], &documents).unwrap().context, "Answer.\n\nq0? no\n\nq1? yes\n\nq2?");
