@@ -149,7 +149,7 @@ fn without_generation(source: &str) -> String {
 }
 
 /// The methods of Python's strings that templates use.
-fn string_method(_: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub fn string_method(_: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let unknown = || Error::new(ErrorKind::UnknownMethod, format!("{} has no method named {method}", value.kind()));
     let text = value.as_str().ok_or_else(unknown)?;
     let characters = |args: &[Value]| -> Result<Option<String>, Error> { from_args::<(Option<String>,)>(args).map(|(set,)| set) };

@@ -1,9 +1,12 @@
-//! Greedy generation: many prompts at once, each answered as if it were alone.
+//! Generation: many prompts at once, each answered as if it were alone. Greedy, or drawn as `sample` draws.
 
 use std::ops::ControlFlow;
 
+use rayon::prelude::*;
+
 use super::decoder::cache::Cache;
 use super::decoder::{Batch, Decoder, Tensors};
+use super::sample::{Sampling, log_probability};
 use super::{Model, ModelError};
 
 /// Memory for keys and values; fewer sequences run side by side when they are long.
@@ -20,6 +23,26 @@ pub struct Generate {
     pub max_new_tokens: usize,
 }
 
+/// How each next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decode<'a> {
+    /// The likeliest, the lowest of equals.
+    Greedy,
+    /// Drawn; each prompt has a stream of its own.
+    Sample(&'a Sampling, &'a [u64]),
+}
+
+/// What follows a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Without the token that ends it.
+    pub tokens: Vec<u32>,
+    /// ln P of all that was chosen, the end included, as the model has it: at temperature 1, among all tokens.
+    pub log_probability: f64,
+    /// Whether it came to its end, or was cut.
+    pub ended: bool,
+}
+
 impl<W: Tensors> Model<W> {
     /// The tokens that follow each prompt, up to the end-of-text token, which is not among them. Answers do not depend on which prompts run
     /// together. `progress` hears how many prompts are answered and may stop the work.
@@ -29,7 +52,35 @@ impl<W: Tensors> Model<W> {
         options: &Generate,
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let mut answers = vec![Vec::new(); prompts.len()];
+        let answers = self.run(prompts, options, None, progress)?;
+        Ok(answers.into_iter().map(|answer| answer.tokens).collect())
+    }
+
+    /// The same, with the choice of tokens left to the caller and their probability told.
+    pub fn answer(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &Generate,
+        decode: Decode,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Answer>, ModelError> {
+        match decode {
+            Decode::Sample(_, streams) if streams.len() != prompts.len() => {
+                Err(ModelError::Input(format!("{} prompts have {} streams of random numbers", prompts.len(), streams.len())))
+            }
+            _ => self.run(prompts, options, Some(decode), progress),
+        }
+    }
+
+    /// Without `decode` the likeliest tokens, their probability unknown.
+    fn run(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &Generate,
+        decode: Option<Decode>,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Answer>, ModelError> {
+        let mut answers = vec![Answer::default(); prompts.len()];
         let limit = self.config.max_position_embeddings;
         for prompt in prompts {
             if prompt.is_empty() || prompt.len() > limit {
@@ -58,6 +109,8 @@ impl<W: Tensors> Model<W> {
             free: (0..slots).rev().collect(),
             active: Vec::new(),
             chosen: Vec::new(),
+            places: Vec::new(),
+            decode,
             slots: Vec::new(),
             max_new_tokens: options.max_new_tokens,
         };
@@ -91,7 +144,10 @@ struct Run<'a, W> {
     batch: Batch,
     free: Vec<usize>,
     active: Vec<Active>,
-    chosen: Vec<u32>,
+    chosen: Vec<Choice>,
+    /// Of each row, for which prompt's which token it is.
+    places: Vec<(usize, usize)>,
+    decode: Option<Decode<'a>>,
     slots: Vec<usize>,
     max_new_tokens: usize,
 }
@@ -102,8 +158,11 @@ struct Active {
     prompt: usize,
     slot: usize,
     length: usize,
-    last: u32,
+    last: Choice,
 }
+
+/// A token and ln P of it.
+type Choice = (u32, f64);
 
 impl<W: Tensors> Run<'_, W> {
     /// Reads what all prompts begin with.
@@ -114,13 +173,14 @@ impl<W: Tensors> Run<'_, W> {
     }
 
     /// Starts as many of the waiting prompts as there are free slots, once enough are free to make a pass worth its while.
-    fn admit<'w>(&mut self, prompts: &[Vec<u32>], waiting: &'w [usize], answers: &mut [Vec<u32>]) -> Result<&'w [usize], ModelError> {
+    fn admit<'w>(&mut self, prompts: &[Vec<u32>], waiting: &'w [usize], answers: &mut [Answer]) -> Result<&'w [usize], ModelError> {
         if !self.active.is_empty() && self.free.len() < (self.free.len() + self.active.len()).div_ceil(4) {
             return Ok(waiting);
         }
         let mut taken = 0;
         self.batch.clear();
         self.slots.clear();
+        self.places.clear();
         for index in waiting {
             let prompt = &prompts[*index][self.shared..];
             if taken > 0 && self.batch.rows() + prompt.len() > PREFILL_ROWS {
@@ -129,6 +189,7 @@ impl<W: Tensors> Run<'_, W> {
             let Some(slot) = self.free.pop() else { break };
             self.batch.push_rest(prompt, self.shared as u32);
             self.slots.push(slot);
+            self.places.push((*index, 0));
             taken += 1;
         }
         if taken == 0 {
@@ -155,20 +216,22 @@ impl<W: Tensors> Run<'_, W> {
 
     /// One more token for every active sequence; those that end make room. One that has just become so long that its positions turn at another pace is
     /// read again.
-    fn advance(&mut self, prompts: &[Vec<u32>], answers: &mut [Vec<u32>]) -> Result<(), ModelError> {
+    fn advance(&mut self, prompts: &[Vec<u32>], answers: &mut [Answer]) -> Result<(), ModelError> {
         if self.active.is_empty() {
             return Ok(());
         }
         self.batch.clear();
         self.slots.clear();
+        self.places.clear();
         for active in &self.active {
             if active.length == self.decoder.switch() {
-                let whole = prompts[active.prompt].iter().chain(&answers[active.prompt]);
+                let whole = prompts[active.prompt].iter().chain(&answers[active.prompt].tokens);
                 self.batch.push_rest(&whole.copied().collect::<Vec<_>>(), 0);
             } else {
-                self.batch.push_next(active.last, active.length as u32);
+                self.batch.push_next(active.last.0, active.length as u32);
             }
             self.slots.push(active.slot);
+            self.places.push((active.prompt, answers[active.prompt].tokens.len()));
         }
         self.decoder.advance(&self.model.weights, &self.batch, &mut self.cache, &self.slots)?;
         self.choose()?;
@@ -188,25 +251,46 @@ impl<W: Tensors> Run<'_, W> {
     }
 
     /// Writes the newest token down, unless it ends the answer; whether there is to be another.
-    fn goes_on(&self, active: Active, answers: &mut [Vec<u32>]) -> bool {
-        if self.model.config.ends(active.last) {
+    fn goes_on(&self, active: Active, answers: &mut [Answer]) -> bool {
+        let (answer, (token, log_probability)) = (&mut answers[active.prompt], active.last);
+        answer.log_probability += log_probability;
+        answer.ended = self.model.config.ends(token);
+        if answer.ended {
             return false;
         }
-        let answer = &mut answers[active.prompt];
-        answer.push(active.last);
-        answer.len() < self.max_new_tokens && active.length < self.model.config.max_position_embeddings
+        answer.tokens.push(token);
+        answer.tokens.len() < self.max_new_tokens && active.length < self.model.config.max_position_embeddings
     }
 
-    /// The likeliest token of each row, the lowest of equals.
+    /// A token for each row.
     fn choose(&mut self) -> Result<(), ModelError> {
-        let (vocab, chosen) = (self.model.config.vocab_size, &mut self.chosen);
+        let (vocab, chosen, places, decode) = (self.model.config.vocab_size, &mut self.chosen, &self.places, self.decode);
         chosen.clear();
-        self.decoder.logits(&self.model.weights, &mut |_, logits| {
-            for row in logits.chunks_exact(vocab) {
-                chosen.push(argmax(row).ok_or_else(|| ModelError::NotFinite("a logit".to_string()))?);
+        let finite = |choice: Option<Choice>| choice.ok_or_else(|| ModelError::NotFinite("a logit".to_string()));
+        self.decoder.logits(&self.model.weights, &mut |rows, logits| {
+            let Some(decode) = decode else {
+                for row in logits.chunks_exact(vocab) {
+                    chosen.push(finite(argmax(row).map(|token| (token, 0.0)))?);
+                }
+                return Ok(());
+            };
+            let each = logits.par_chunks_exact(vocab).zip(&places[rows]);
+            let drawn: Vec<Option<Choice>> = each.map(|(row, place)| decode.choose(row, *place)).collect();
+            for choice in drawn {
+                chosen.push(finite(choice)?);
             }
             Ok(())
         })
+    }
+}
+
+impl Decode<'_> {
+    fn choose(self, logits: &[f32], (prompt, place): (usize, usize)) -> Option<Choice> {
+        let token = match self {
+            Decode::Greedy => argmax(logits)?,
+            Decode::Sample(sampling, streams) => sampling.draw(logits, *streams.get(prompt)?, place as u64)?,
+        };
+        Some((token, log_probability(logits, token)?))
     }
 }
 
@@ -289,6 +373,53 @@ mod tests {
             assert_eq!(*answer, slowly(&model, prompt, 12));
             assert_eq!(*answer, all(&model, std::slice::from_ref(prompt), 12)[0]);
         }
+    }
+
+    #[test]
+    fn answers_tell_their_probability_and_their_end() {
+        let open = model(None);
+        let prompts = prompts(40);
+        let eos = all(&open, &prompts, 12)[0][3];
+        let model = Model { config: Config { eos_token_id: Some(eos), ..open.config.clone() }, ..open };
+        let options = Generate { max_new_tokens: 12 };
+        let answers = model.answer(&prompts, &options, Decode::Greedy, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(answers.iter().map(|answer| answer.tokens.clone()).collect::<Vec<_>>(), all(&model, &prompts, 12));
+        assert!(answers.iter().any(|answer| answer.ended) && answers.iter().any(|answer| !answer.ended));
+        for (prompt, answer) in prompts.iter().zip(&answers) {
+            assert_eq!(answer.ended, answer.tokens.len() < 12);
+            let mut tokens = [prompt.as_slice(), &answer.tokens].concat();
+            tokens.extend(Some(eos).filter(|_| answer.ended));
+            let (mut sum, vocab) = (0.0, model.config.vocab_size);
+            let scored = Scored { tokens: tokens.clone(), from: prompt.len() };
+            let each = model.score(&[scored], &mut |_, logits| {
+                for (row, token) in logits.chunks_exact(vocab).zip(&tokens[prompt.len()..]) {
+                    sum += log_probability(row, *token).unwrap();
+                }
+            });
+            each.unwrap();
+            assert!((answer.log_probability - sum).abs() < 1e-5, "{} {sum}", answer.log_probability);
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_does_not_depend_on_company_or_threads() {
+        let model = model(None);
+        let prompts = prompts(150);
+        let streams: Vec<u64> = (0..150).map(|i| i * 3).collect();
+        let sampling = Sampling { temperature: 1.3, top_k: Some(40), top_p: Some(0.9), seed: 5 };
+        let draw = |prompts: &[Vec<u32>], streams: &[u64]| {
+            model.answer(prompts, &Generate { max_new_tokens: 8 }, Decode::Sample(&sampling, streams), &mut |_| ControlFlow::Continue(()))
+        };
+        let together = draw(&prompts, &streams).unwrap();
+        assert_ne!(together[0].tokens, all(&model, &prompts[..1], 8)[0]);
+        let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(three.install(|| draw(&prompts, &streams)).unwrap(), together);
+        for i in (0..150).step_by(13) {
+            assert_eq!(draw(&prompts[i..=i], &streams[i..=i]).unwrap()[0], together[i]);
+        }
+        let others = draw(&vec![prompts[0].clone(); 4], &[0, 1, 2, 3]).unwrap();
+        assert!(others[0] == together[0] && others.iter().any(|other| other.tokens != others[0].tokens));
+        assert!(draw(&prompts, &streams[1..]).is_err());
     }
 
     #[test]

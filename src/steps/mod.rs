@@ -15,9 +15,12 @@ pub mod field;
 pub mod finetune;
 pub mod fit;
 pub mod io;
+pub mod json;
+pub mod pattern;
 pub mod prune;
 pub mod quantize;
 pub mod recover;
+pub mod teacher_labels;
 pub mod tokenizer;
 pub mod train;
 
@@ -31,6 +34,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &dataset::Dataset,
     &tokenizer::Tokenizer,
     &train::Train,
+    &teacher_labels::TeacherLabels,
     &distill::Distill,
     &finetune::Finetune,
     &calibrate::Calibrate,

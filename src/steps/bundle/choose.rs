@@ -28,8 +28,10 @@ enum Better {
 
 fn better(metric: MetricKind) -> Better {
     match metric {
-        MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Top1Agreement => Better::Higher,
         MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::KlDivergenceP99 | MetricKind::Flips => Better::Lower,
+        MetricKind::ExactMatch | MetricKind::RegexMatch | MetricKind::Top1Agreement => Better::Higher,
+        MetricKind::JsonValid | MetricKind::JsonSchemaValid | MetricKind::JsonExactMatch => Better::Higher,
+        MetricKind::Acc | MetricKind::AccNorm | MetricKind::AccBytes | MetricKind::AccMutualInfo => Better::Higher,
     }
 }
 

@@ -78,7 +78,7 @@ impl Kind for BundleKind {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {

@@ -99,7 +99,7 @@ impl Kind for Dataset {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {

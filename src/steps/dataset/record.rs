@@ -86,7 +86,27 @@ pub fn read_lines(paths: &[PathBuf], each: &mut dyn FnMut(Line) -> Result<(), Fa
             break;
         }
     }
-    reading.end()
+    reading.end("each line is one JSON object: {\"prompt\", \"completion\"}, {\"messages\": [{\"role\", \"content\"}]} or {\"text\"}")
+}
+
+/// All lines as JSON objects of any keys, for those who know what the keys mean.
+pub fn read_objects(paths: &[PathBuf]) -> Result<Vec<BTreeMap<String, Value>>, Failure> {
+    let mut reading = Reading { bytes: 0, problems: Vec::new() };
+    let mut objects = Vec::new();
+    for file in paths.iter().map(|path| files_of(path)).collect::<Result<Vec<_>, _>>()?.concat() {
+        if is_text(&file) {
+            reading.problems.push(format!("{}: a text, not JSON lines", file.display()));
+        } else {
+            reading.json_lines(&file, &mut |_, bytes, number| {
+                objects.extend(object(bytes, number)?);
+                Ok(Ok(()))
+            })?;
+        }
+        if reading.problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+    }
+    reading.end("each line is one JSON object").map(|()| objects)
 }
 
 /// Writes records as JSON lines: one order of keys, no spaces, `\n` behind each, so that equal records give equal bytes.
@@ -157,6 +177,9 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
+/// Outside, what is wrong with the line; inside, why reading must stop.
+type EachLine<'a> = dyn FnMut(bool, &[u8], u64) -> Result<Result<(), Failure>, String> + 'a;
+
 struct Reading {
     bytes: u64,
     problems: Vec<String>,
@@ -164,13 +187,23 @@ struct Reading {
 
 impl Reading {
     fn file(&mut self, path: &Path, each: &mut dyn FnMut(Line) -> Result<(), Failure>) -> Result<(), Failure> {
+        if !is_text(path) {
+            return self.json_lines(path, &mut |is_well, bytes, number| match parse(bytes, number)? {
+                Some(line) if is_well => Ok(each(line)),
+                _ => Ok(Ok(())),
+            });
+        }
+        let failed = |error: io::Error| Failure::file("read", path, &error);
+        let mut bytes = Vec::new();
+        let n = File::open(path).and_then(|file| file.take(MAX_LINE_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)? as u64;
+        self.text(path, n, bytes, each)
+    }
+
+    /// Calls `each` with every line and its number, and with whether all was well so far; what it says is wrong is a problem of that line.
+    fn json_lines(&mut self, path: &Path, each: &mut EachLine) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::file("read", path, &error);
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let mut bytes = Vec::new();
-        if is_text(path) {
-            let n = (&mut file).take(MAX_LINE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
-            return self.text(path, n, bytes, each);
-        }
         for number in 1u64.. {
             bytes.clear();
             // One byte beyond the limit tells a long line from one that just fits; no more than that is ever held.
@@ -184,9 +217,8 @@ impl Reading {
                 self.problems.push(format!("{}:{number}: the line is longer than {limit} MiB: is this JSON lines?", path.display()));
                 return Ok(());
             }
-            match parse(&bytes, number) {
-                Ok(Some(line)) if self.problems.is_empty() => each(line)?,
-                Ok(_) => {}
+            match each(self.problems.is_empty(), &bytes, number) {
+                Ok(done) => done?,
                 Err(problem) => self.problems.push(format!("{}:{number}: {problem}", path.display())),
             }
             if self.problems.len() >= MAX_PROBLEMS {
@@ -222,26 +254,20 @@ impl Reading {
         }
     }
 
-    fn end(self) -> Result<(), Failure> {
+    fn end(self, help: &str) -> Result<(), Failure> {
         let count = match self.problems.len() {
             0 => return Ok(()),
             1 => "one line is wrong".to_string(),
             n if n < MAX_PROBLEMS => format!("{n} lines are wrong"),
             _ => format!("the first {MAX_PROBLEMS} wrong lines"),
         };
-        Err(Failure::new(format!("cannot read the data: {count}\n{}", self.problems.join("\n")))
-            .help("each line is one JSON object: {\"prompt\", \"completion\"}, {\"messages\": [{\"role\", \"content\"}]} or {\"text\"}"))
+        Err(Failure::new(format!("cannot read the data: {count}\n{}", self.problems.join("\n"))).help(help))
     }
 }
 
-/// The line as a record, `None` for an empty one, or what was expected. `number` is 1 for a file's first line, which may start with a byte order mark.
+/// The line as a record, `None` for an empty one, or what was expected.
 fn parse(bytes: &[u8], number: u64) -> Result<Option<Line>, String> {
-    let bytes = if number == 1 { bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes) } else { bytes };
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("byte {} is not UTF-8", error.valid_up_to() + 1))?;
-    if text.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let Object(mut keys) = serde_json::from_str(text).map_err(|error| json_problem(&error))?;
+    let Some(mut keys) = object(bytes, number)? else { return Ok(None) };
     let record = take_record(&mut keys)?;
     if let Record::Pair { completion: None, .. } = record
         && let Some(slip) = keys.keys().find(|key| is_nearly(key, "completion"))
@@ -249,6 +275,16 @@ fn parse(bytes: &[u8], number: u64) -> Result<Option<Line>, String> {
         return Err(format!("unknown key `{}`: did you mean `completion`?", shown(slip)));
     }
     Ok(Some(Line { record, extra: keys }))
+}
+
+/// The line as a JSON object, `None` for an empty one. `number` is 1 for a file's first line, which may start with a byte order mark.
+fn object(bytes: &[u8], number: u64) -> Result<Option<BTreeMap<String, Value>>, String> {
+    let bytes = if number == 1 { bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes) } else { bytes };
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("byte {} is not UTF-8", error.valid_up_to() + 1))?;
+    if text.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(text).map(|Object(keys)| Some(keys)).map_err(|error| json_problem(&error))
 }
 
 /// Without serde's `at line 1`: the file's line stands in front.
@@ -465,6 +501,26 @@ mod tests {
         std::fs::create_dir(folder.join("empty")).unwrap();
         assert!(read(&[folder.join("empty")]).unwrap_err().message.contains("holds no *.jsonl and no *.txt file"));
         assert!(read(&[folder.join("none")]).unwrap_err().message.contains("cannot read"));
+    }
+
+    #[test]
+    fn objects_may_have_any_keys() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("questions.jsonl");
+        std::fs::write(&path, "\u{feff}{\"question\": \"a\", \"answer\": 1}\n\n{\"x\": [1, {\"y\": null}]}\n").unwrap();
+        let objects = read_objects(&[path.clone()]).unwrap();
+        assert_eq!((objects.len(), &objects[0]["answer"], &objects[1]["x"][1]["y"]), (2, &Value::from(1), &Value::Null));
+        std::fs::write(&path, "{}\n[1]\n{\"a\":1,\"a\":2}\n").unwrap();
+        std::fs::write(space.path().join("a.txt"), "a text").unwrap();
+        let wrong = read_objects(&[space.path().to_path_buf()]).unwrap_err();
+        for said in [
+            "a.txt: a text",
+            "questions.jsonl:2: invalid type: sequence, expected a JSON object",
+            ":3: the key `a` stands twice",
+            "3 lines are wrong",
+        ] {
+            assert!(wrong.message.contains(said), "{said}: {wrong}");
+        }
     }
 
     fn any_line() -> impl Strategy<Value = Line> {

@@ -4,16 +4,29 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::check::{check, sets};
+use super::choice;
 use super::metric::MetricKind;
-use super::{ANSWERS, GATE, MEASURE};
+use super::{ANSWERS, CHOICES, GATE, MEASURE};
+use crate::steps::pattern::Extract;
 use crate::steps::{Artifact, Declared, InputId, Params, Part, PartInput, PartPort, Problem, Resources, Task};
 
+/// A declared evaluation, apart from what it refers to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields {
-    metrics: Vec<String>,
+pub struct Fields {
+    pub metrics: Vec<String>,
     max_new_tokens: u64,
-    n_ctx: Option<u64>,
+    pub n_ctx: Option<u64>,
+    pub regex: Option<String>,
+    pub extract: Option<Extract>,
+    pub doc_to_text: Option<String>,
+    pub doc_to_choice: Option<Vec<String>>,
+    pub doc_to_target: Option<String>,
+    pub task_description: Option<String>,
+    pub target_delimiter: Option<String>,
+    pub num_fewshot: Option<usize>,
+    pub fewshot_delimiter: Option<String>,
     bootstrap: u64,
     seed: u64,
     #[serde(default)]
@@ -22,7 +35,7 @@ struct Fields {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GateFields {
+pub struct GateFields {
     metric: String,
     on: Option<String>,
     min: Option<f64>,
@@ -30,6 +43,23 @@ struct GateFields {
     max_drop: Option<f64>,
     max_rise: Option<f64>,
     fatal: bool,
+}
+
+impl Fields {
+    /// The task of a multiple choice.
+    pub fn task(&self, metrics: &[MetricKind]) -> choice::Task {
+        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_string());
+        choice::Task {
+            doc_to_text: or(&self.doc_to_text, "question"),
+            doc_to_choice: self.doc_to_choice.clone().unwrap_or_else(|| vec!["choices".to_string()]),
+            doc_to_target: or(&self.doc_to_target, "answer"),
+            task_description: or(&self.task_description, ""),
+            target_delimiter: or(&self.target_delimiter, " "),
+            fewshot_delimiter: or(&self.fewshot_delimiter, "\n\n"),
+            num_fewshot: self.num_fewshot.unwrap_or(0),
+            unconditional: metrics.contains(&MetricKind::AccMutualInfo),
+        }
+    }
 }
 
 /// One condition of one gate, as the gate's task holds it.
@@ -53,12 +83,7 @@ pub fn expand(declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
     let mut metrics: Vec<MetricKind> = fields.metrics.iter().filter_map(|name| MetricKind::from_name(name)).collect();
     metrics.sort();
     metrics.dedup();
-    let mut problems = check(declared, &metrics);
-    if let Some(metric) = metrics.iter().find(|metric| fields.n_ctx.is_some() && metric.needs_answers()) {
-        let message = format!("`{}` needs answers, and windows of plain texts have none", metric.name());
-        let help = "leave `n_ctx` out, or measure answers in an evaluation of their own";
-        problems.push(Problem::at("n_ctx", message).help(help));
-    }
+    let mut problems = check(declared, &fields, &metrics);
     let conditions = conditions(declared, &fields.gate, &metrics, &mut problems);
     let [model] = declared.inputs("model") else {
         problems.push(Problem::at("model", "an evaluation is of one model"));
@@ -67,43 +92,13 @@ pub fn expand(declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut parts = Parts { declared, fields: &fields, metrics, parts: Vec::new() };
+    let of_choices = metrics.iter().any(|metric| metric.is_of_choices());
+    let mut parts = Parts { declared, fields: &fields, metrics, of_choices, parts: Vec::new() };
     let report = parts.measured(model.id, Role::Own);
     if !conditions.is_empty() {
         parts.gate(report, model.id, &conditions);
     }
     Ok(parts.parts)
-}
-
-/// What is wrong apart from the gates.
-fn check(declared: &Declared, metrics: &[MetricKind]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if metrics.is_empty() {
-        problems.push(Problem::at("metrics", "no metric is asked for").label("an empty list"));
-    }
-    if sets(declared).next().is_none() {
-        problems.push(Problem::at("data", "there is no data to evaluate on").label("no set"));
-    }
-    for set in sets(declared).filter(|set| !is_file_name(set)) {
-        let why = "a set's name is a file's name: letters, digits and `_-.@=,` only, not starting with a dot";
-        problems.push(Problem::at(format!("data.{set}"), format!("`{set}` cannot be the name of a set")).help(why));
-    }
-    if declared.inputs("reference").is_empty() {
-        for metric in metrics.iter().filter(|metric| metric.needs_reference()) {
-            let message = format!("`{}` compares with another model, and there is no `reference`", metric.name());
-            problems.push(Problem::at("metrics", message).help("add `reference = \"…\"`, the model to compare with"));
-        }
-    }
-    problems
-}
-
-/// The names of the data's sets.
-fn sets(declared: &Declared) -> impl Iterator<Item = &str> {
-    declared.ports.iter().filter_map(|port| port.name.strip_prefix("data."))
-}
-
-fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.@=,".contains(c))
 }
 
 fn conditions(declared: &Declared, gates: &[GateFields], metrics: &[MetricKind], problems: &mut Vec<Problem>) -> Vec<Condition> {
@@ -174,6 +169,8 @@ struct Parts<'a> {
     declared: &'a Declared,
     fields: &'a Fields,
     metrics: Vec<MetricKind>,
+    /// Multiple choice, not answers and texts.
+    of_choices: bool,
     parts: Vec<Part>,
 }
 
@@ -181,10 +178,18 @@ impl Parts<'_> {
     /// The part that measures a model, with the parts before it that it needs.
     fn measured(&mut self, model: InputId, role: Role) -> usize {
         let reference = self.declared.inputs("reference").first().map(|input| input.id);
+        let mut inputs = vec![one("model", model)];
+        if self.of_choices {
+            let suffix = if role == Role::Own { "choices" } else { "versus-choices" };
+            inputs.push(PartPort::part("choices", self.choices(model, suffix)));
+            if let Some(reference) = reference {
+                inputs.push(PartPort::part("reference_choices", self.choices(reference, "reference-choices")));
+            }
+            return self.measure(inputs, role);
+        }
         let any = |needs: fn(MetricKind) -> bool| self.metrics.iter().any(|metric| needs(*metric));
         let (answers, scores) = (any(MetricKind::needs_answers), any(MetricKind::needs_reference_scores));
         let compares_answers = any(|metric| matches!(metric, MetricKind::ExactMatch | MetricKind::Flips));
-        let mut inputs = vec![one("model", model)];
         if let Some(reference) = reference.filter(|_| scores) {
             inputs.push(one("reference", reference));
         }
@@ -195,11 +200,24 @@ impl Parts<'_> {
         if let Some(reference) = reference.filter(|_| compares_answers) {
             inputs.push(PartPort::part("reference_answers", self.answers(reference, "reference-answers")));
         }
+        if self.metrics.contains(&MetricKind::JsonSchemaValid) {
+            inputs.push(PartPort::pass(self.declared, "json_schema"));
+        }
+        self.measure(inputs, role)
+    }
+
+    fn measure(&mut self, mut inputs: Vec<PartPort>, role: Role) -> usize {
         inputs.extend(self.data());
         let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
         let mut params = object(json!({"metrics": names, "resamples": self.fields.bootstrap, "seed": self.fields.seed}));
         if let Some(n_ctx) = self.fields.n_ctx {
             params.insert("n_ctx".to_string(), json!(n_ctx));
+        }
+        if let Some(regex) = &self.fields.regex {
+            params.insert("regex".to_string(), json!(regex));
+        }
+        if let Some(extract) = &self.fields.extract {
+            params.insert("extract".to_string(), json!(extract));
         }
         let (suffix, hidden) = if role == Role::Own { ("", false) } else { ("versus", true) };
         self.push(suffix, hidden, Artifact::Report, Task { action: MEASURE, params }, inputs)
@@ -210,6 +228,14 @@ impl Parts<'_> {
         inputs.extend(self.data());
         let params = object(json!({"max_new_tokens": self.fields.max_new_tokens}));
         self.push(suffix, true, Artifact::Files, Task { action: ANSWERS, params }, inputs)
+    }
+
+    fn choices(&mut self, model: InputId, suffix: &'static str) -> usize {
+        let mut inputs = vec![one("model", model)];
+        inputs.extend(self.fields.num_fewshot.map(|_| PartPort::pass(self.declared, "fewshot_split")));
+        inputs.extend(self.data());
+        let params = object(json!(self.fields.task(&self.metrics)));
+        self.push(suffix, true, Artifact::Files, Task { action: CHOICES, params }, inputs)
     }
 
     fn gate(&mut self, report: usize, model: InputId, conditions: &[Condition]) {

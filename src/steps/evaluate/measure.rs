@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::answer::Answer;
+use super::choice;
+use super::judge::Judge;
 use super::metric::MetricKind;
 use super::report::{Comparison, Item, ModelFacts, Report, SetReport};
 use super::score::Scores;
@@ -14,6 +16,7 @@ use super::statistics::{Resampling, Terms, mcnemar, metric};
 use super::{facts, score};
 use crate::base::files;
 use crate::model::{Model, Stored};
+use crate::steps::pattern::Extract;
 use crate::steps::{Failure, Io, Params, typed};
 
 #[derive(Deserialize)]
@@ -23,6 +26,8 @@ struct Fields {
     resamples: u64,
     seed: u64,
     n_ctx: Option<usize>,
+    regex: Option<String>,
+    extract: Option<Extract>,
 }
 
 /// As llama.cpp lists them.
@@ -34,28 +39,27 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let by = Resampling { resamples: fields.resamples, seed: fields.seed };
     let scored = metrics.iter().any(|metric| metric.needs_scores());
     let model = if scored { Some(sets::open(io.one("model")?)?) } else { None };
-    let reference = io.maybe("reference").map(sets::open).transpose()?;
     let folder = io.out.join("items");
     std::fs::create_dir(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
     let mut reports = BTreeMap::new();
-    for set in sets::read(io)? {
-        let scores = match &model {
-            Some(model) => Some((model, set.examples(model, fields.n_ctx)?)),
-            None => None,
-        };
-        let count = scores.as_ref().map_or(set.records.len(), |(_, examples)| examples.len());
-        let mut items: Vec<Item> = (0..count).map(|index| Item { index: index as u64, ..Item::default() }).collect();
-        judge_answers(&set, &metrics, io, &mut items)?;
-        if let Some((model, examples)) = scores {
-            score::score(&Scores { set: &set, examples, n_ctx: fields.n_ctx }, model, reference.as_ref(), &mut items, io)?;
+    let mut each = |set: &str, items: &[Item]| {
+        write_lines(&lines_path(&folder, set), items)?;
+        let report = summarize(set, &metrics, items, by)?;
+        say(set, &report, io);
+        reports.insert(set.to_string(), report);
+        Ok::<_, Failure>(())
+    };
+    if metrics.iter().any(|metric| metric.is_of_choices()) {
+        for set in sets::names(io) {
+            each(set, &choice::items(set, &metrics, io)?)?;
         }
-        if !metrics.iter().any(|metric| metric.percentile().is_some()) {
-            items.iter_mut().for_each(|item| item.token_kl_divergences = None);
+    } else {
+        let reference = io.maybe("reference").map(sets::open).transpose()?;
+        let judge = Judge::new(&metrics, fields.regex.as_deref(), fields.extract.as_ref(), io)?;
+        for set in sets::read(io)? {
+            let models = model.as_ref().map(|model| (model, reference.as_ref()));
+            each(&set.name, &items(&set, &metrics, fields.n_ctx, models, &judge, io)?)?;
         }
-        write_lines(&lines_path(&folder, &set.name), &items)?;
-        let report = summarize(&set, &metrics, &items, by)?;
-        say(&set, &report, io);
-        reports.insert(set.name, report);
     }
     let report = Report { format: 1, model: model_facts(io.one("model")?, model.as_ref())?, sets: reports };
     write_json(&io.out.join("report.json"), &report)
@@ -66,38 +70,52 @@ pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Fai
     files::write_atomic(path, format!("{text}\n").as_bytes()).map_err(|error| Failure::file("write", path, &error))
 }
 
+/// The items of a set of records: their answers judged, and, with a model, their texts scored.
+fn items(
+    set: &Set,
+    metrics: &[MetricKind],
+    n_ctx: Option<usize>,
+    models: Option<(&Model<Stored>, Option<&Model<Stored>>)>,
+    judge: &Judge,
+    io: &Io,
+) -> Result<Vec<Item>, Failure> {
+    let examples = models.map(|(model, _)| set.examples(model, n_ctx)).transpose()?;
+    let count = examples.as_ref().map_or(set.records.len(), Vec::len);
+    let mut items: Vec<Item> = (0..count).map(|index| Item { index: index as u64, ..Item::default() }).collect();
+    judge_answers(set, judge, io, &mut items)?;
+    if let (Some((model, reference)), Some(examples)) = (models, examples) {
+        score::score(&Scores { set, examples, n_ctx }, model, reference, &mut items, io)?;
+    }
+    if !metrics.iter().any(|metric| metric.percentile().is_some()) {
+        items.iter_mut().for_each(|item| item.token_kl_divergences = None);
+    }
+    Ok(items)
+}
+
 /// Fills in what can be read off the answers.
-fn judge_answers(set: &Set, metrics: &[MetricKind], io: &Io, items: &mut [Item]) -> Result<(), Failure> {
+fn judge_answers(set: &Set, judge: &Judge, io: &Io, items: &mut [Item]) -> Result<(), Failure> {
     let answers = |port: &str| io.maybe(port).map(|folder| read_lines::<Answer>(&lines_path(folder, &set.name))).transpose();
     let (answers, reference) = (answers("answers")?, answers("reference_answers")?);
-    let compares = metrics.iter().any(|metric| matches!(metric, MetricKind::ExactMatch | MetricKind::Flips));
     let mut read = [&answers, &reference].into_iter().flatten();
     if let Some(answers) = read.find(|answers| answers.len() != items.len()) {
         return Err(Failure::new(format!("set `{}` has {} items and {} answers", set.name, items.len(), answers.len())));
     }
     for (index, item) in items.iter_mut().enumerate() {
-        let expected = if compares { Some(set.expected(index)?.trim()) } else { None };
-        let right = |answer: &Answer| expected.map(|expected| answer.output.trim() == expected);
         if let Some(answer) = answers.as_ref().and_then(|answers| answers.get(index)) {
-            item.exact_match = right(answer);
-            item.json_valid = metrics.contains(&MetricKind::JsonValid).then(|| is_json(&answer.output));
-            item.output = Some(answer.output.clone());
+            judge.answer(set, index, &answer.output, item)?;
         }
-        item.reference_exact_match = reference.as_ref().and_then(|answers| answers.get(index)).and_then(right);
+        if let Some(answer) = reference.as_ref().and_then(|answers| answers.get(index)) {
+            judge.reference_answer(set, index, &answer.output, item)?;
+        }
     }
     Ok(())
 }
 
-/// One JSON value of RFC 8259 and nothing after it.
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(text).is_ok()
-}
-
-fn summarize(set: &Set, kinds: &[MetricKind], items: &[Item], by: Resampling) -> Result<SetReport, Failure> {
+fn summarize(set: &str, kinds: &[MetricKind], items: &[Item], by: Resampling) -> Result<SetReport, Failure> {
     let (mut metrics, mut kl_percentiles) = (BTreeMap::new(), BTreeMap::new());
     for kind in kinds {
         let terms = Terms::of(*kind, items);
-        let terms = terms.ok_or_else(|| Failure::new(format!("set `{}` has nothing to measure {} on", set.name, kind.name())))?;
+        let terms = terms.ok_or_else(|| Failure::new(format!("set `{set}` has nothing to measure {} on", kind.name())))?;
         metrics.insert(kind.name().to_string(), metric(&terms, by));
         if let Terms::Percentile(tokens) = terms {
             let at = |percent: f64| Some((percent.to_string(), tokens.at(percent / 100.0)?));
@@ -111,7 +129,7 @@ fn summarize(set: &Set, kinds: &[MetricKind], items: &[Item], by: Resampling) ->
 fn comparison(items: &[Item]) -> Option<Comparison> {
     let (mut gained, mut lost) = (0, 0);
     for item in items {
-        match (item.exact_match?, item.reference_exact_match?) {
+        match (item.is_right()?, item.was_right()?) {
             (true, false) => gained += 1,
             (false, true) => lost += 1,
             _ => {}
@@ -120,12 +138,12 @@ fn comparison(items: &[Item]) -> Option<Comparison> {
     Some(Comparison { gained, lost, p_value: mcnemar(gained, lost) })
 }
 
-fn say(set: &Set, report: &SetReport, io: &Io) {
+fn say(set: &str, report: &SetReport, io: &Io) {
     for (name, metric) in &report.metrics {
-        io.say(format!("{}: {name} {:.4} [{:.4}, {:.4}]", set.name, metric.value, metric.low, metric.high));
+        io.say(format!("{set}: {name} {:.4} [{:.4}, {:.4}]", metric.value, metric.low, metric.high));
     }
     if let Some(Comparison { gained, lost, p_value }) = report.comparison {
-        io.say(format!("{}: against the reference {gained} gained, {lost} lost, p = {p_value:.2e}", set.name));
+        io.say(format!("{set}: against the reference {gained} gained, {lost} lost, p = {p_value:.2e}"));
     }
 }
 
@@ -136,17 +154,6 @@ fn model_facts(path: &Path, model: Option<&Model<Stored>>) -> Result<ModelFacts,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_is_one_value() {
-        for good in ["{\"a\": 1}", " [1, 2]\n", "null", "\"x\""] {
-            assert!(is_json(good), "{good}");
-        }
-        for bad in ["", "{", "{} {}", "{'a': 1}", "nul", "{\"a\": NaN}"] {
-            assert!(!is_json(bad), "{bad}");
-        }
-        assert!(!is_json(&"[".repeat(100_000)));
-    }
 
     #[test]
     fn a_comparison_counts_both_ways() {

@@ -12,12 +12,34 @@ pub enum MetricKind {
     KlDivergenceP99,
     Top1Agreement,
     Flips,
+    RegexMatch,
+    JsonSchemaValid,
+    JsonExactMatch,
+    Acc,
+    AccNorm,
+    AccBytes,
+    AccMutualInfo,
 }
 
 /// As the manifest names them, in the order of the enum.
-pub const NAMES: &[&str] = &["exact_match", "json_valid", "perplexity", "kl_divergence", "kl_divergence_p99", "top1_agreement", "flips"];
+pub const NAMES: &[&str] = &[
+    "exact_match",
+    "json_valid",
+    "perplexity",
+    "kl_divergence",
+    "kl_divergence_p99",
+    "top1_agreement",
+    "flips",
+    "regex_match",
+    "json_schema_valid",
+    "json_exact_match",
+    "acc",
+    "acc_norm",
+    "acc_bytes",
+    "acc_mutual_info",
+];
 
-const KINDS: [MetricKind; 7] = [
+const KINDS: [MetricKind; 14] = [
     MetricKind::ExactMatch,
     MetricKind::JsonValid,
     MetricKind::Perplexity,
@@ -25,6 +47,13 @@ const KINDS: [MetricKind; 7] = [
     MetricKind::KlDivergenceP99,
     MetricKind::Top1Agreement,
     MetricKind::Flips,
+    MetricKind::RegexMatch,
+    MetricKind::JsonSchemaValid,
+    MetricKind::JsonExactMatch,
+    MetricKind::Acc,
+    MetricKind::AccNorm,
+    MetricKind::AccBytes,
+    MetricKind::AccMutualInfo,
 ];
 
 impl MetricKind {
@@ -41,12 +70,25 @@ impl MetricKind {
             MetricKind::KlDivergenceP99 => "kl_divergence_p99",
             MetricKind::Top1Agreement => "top1_agreement",
             MetricKind::Flips => "flips",
+            MetricKind::RegexMatch => "regex_match",
+            MetricKind::JsonSchemaValid => "json_schema_valid",
+            MetricKind::JsonExactMatch => "json_exact_match",
+            MetricKind::Acc => "acc",
+            MetricKind::AccNorm => "acc_norm",
+            MetricKind::AccBytes => "acc_bytes",
+            MetricKind::AccMutualInfo => "acc_mutual_info",
         }
     }
 
-    /// Read off greedy answers.
+    /// Read off greedy answers. So are flips, unless they are of choices.
     pub fn needs_answers(self) -> bool {
-        matches!(self, MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Flips)
+        let of_json = matches!(self, MetricKind::JsonValid | MetricKind::JsonSchemaValid | MetricKind::JsonExactMatch);
+        of_json || matches!(self, MetricKind::ExactMatch | MetricKind::RegexMatch | MetricKind::Flips)
+    }
+
+    /// Read off the likelihoods of given choices.
+    pub fn is_of_choices(self) -> bool {
+        matches!(self, MetricKind::Acc | MetricKind::AccNorm | MetricKind::AccBytes | MetricKind::AccMutualInfo)
     }
 
     /// Read off the probabilities of given texts.
@@ -75,7 +117,14 @@ impl MetricKind {
         match self {
             MetricKind::ExactMatch => item.exact_match.map(share),
             MetricKind::JsonValid => item.json_valid.map(share),
-            MetricKind::Flips => Some(share(item.exact_match? != item.reference_exact_match?)),
+            MetricKind::Flips => Some(share(item.is_right()? != item.was_right()?)),
+            MetricKind::RegexMatch => item.regex_match.map(share),
+            MetricKind::JsonSchemaValid => item.json_schema_valid.map(share),
+            MetricKind::JsonExactMatch => item.json_exact_match.map(share),
+            MetricKind::Acc => item.acc.map(share),
+            MetricKind::AccNorm => item.acc_norm.map(share),
+            MetricKind::AccBytes => item.acc_bytes.map(share),
+            MetricKind::AccMutualInfo => item.acc_mutual_info.map(share),
             MetricKind::Perplexity => per_token(item.nll?),
             MetricKind::KlDivergence => per_token(item.kl_divergence?),
             MetricKind::KlDivergenceP99 => None,
@@ -101,6 +150,6 @@ mod tests {
         for (name, kind) in NAMES.iter().zip(KINDS) {
             assert_eq!((MetricKind::from_name(name), kind.name()), (Some(kind), *name));
         }
-        assert_eq!(MetricKind::from_name("accuracy"), None);
+        assert_eq!(MetricKind::from_name("accurate"), None);
     }
 }

@@ -51,7 +51,7 @@ pub struct Metric {
     pub high: f64,
 }
 
-/// Paired outcomes of exact match: exact McNemar, two-sided.
+/// Paired outcomes of exact match, or of `acc`: exact McNemar, two-sided.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
@@ -77,6 +77,35 @@ pub struct Item {
     pub reference_exact_match: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_valid: Option<bool>,
+    /// What `extract` took out of the output, where it found something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extracted: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex_match: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema_valid: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_exact_match: Option<bool>,
+    /// ln P(choice | context) of each choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loglikelihoods: Option<Vec<f64>>,
+    /// ln P(choice) of each choice, without its context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconditional_loglikelihoods: Option<Vec<f64>>,
+    /// The places of the right choices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Vec<usize>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc: Option<bool>,
+    /// Whether the reference chose rightly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_acc: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_bytes: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_mutual_info: Option<bool>,
     /// Sum over the scored tokens, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nll: Option<f64>,
@@ -92,6 +121,18 @@ pub struct Item {
     /// Scored tokens at which model and reference choose the same token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1_agree: Option<u64>,
+}
+
+impl Item {
+    /// The answer, or the choice.
+    pub fn is_right(&self) -> Option<bool> {
+        self.exact_match.or(self.acc)
+    }
+
+    /// The reference's.
+    pub fn was_right(&self) -> Option<bool> {
+        self.reference_exact_match.or(self.reference_acc)
+    }
 }
 
 /// `verdict.json`: what the gates of one evaluated model came to.

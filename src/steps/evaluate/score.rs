@@ -149,6 +149,11 @@ fn token(ours: &[f32], theirs: Option<&[f32]>, target: usize) -> Option<Token> {
     Some(Token { nll, kl: kl.max(0.0), agrees })
 }
 
+/// ln Σ exp of each row; nothing for a row with a logit that is not finite.
+pub fn log_sums(logits: &[f32], vocab: usize) -> Vec<Option<f64>> {
+    logits.par_chunks_exact(vocab).map(|row| argmax(row).map(|_| log_sum_exp(row))).collect()
+}
+
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let most = f64::from(logits.iter().fold(f32::MIN, |most, &value| most.max(value)));
     most + ln64(logits.iter().map(|&value| exp64(f64::from(value) - most)).sum())

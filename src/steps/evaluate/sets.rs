@@ -30,6 +30,11 @@ pub fn read(io: &Io) -> Result<Vec<Set>, Failure> {
     Ok(sets)
 }
 
+/// The sets' names, in the plan's order.
+pub fn names<'a>(io: &'a Io) -> impl Iterator<Item = &'a str> {
+    io.inputs.iter().filter_map(|(port, _)| port.strip_prefix("data."))
+}
+
 impl Set {
     /// The tokens that a model is asked with; an error names the item.
     pub fn prompt(&self, model: &Model<Stored>, index: usize) -> Result<Vec<u32>, Failure> {

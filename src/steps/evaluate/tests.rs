@@ -1,5 +1,8 @@
 //! The step as the plan and the engine see it: parts and problems, then answers, figures and verdicts of small random models.
 
+mod choices;
+mod judged;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
