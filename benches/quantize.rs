@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use slmops::base::{Cancel, files};
 use slmops::kernels::{AdamW, Divergence, Teacher, adamw, cross_entropy, distill, rng, sum_squares};
 use slmops::model::decoder::{Batch, Decoder, Keep};
+use slmops::model::gguf::pack::{Rounding, pack};
 use slmops::model::imatrix::{Window, collect, windows};
 use slmops::model::quant::BlockType;
 use slmops::model::{Imatrix, Model, Stored, gguf};
@@ -100,7 +101,8 @@ impl Bench {
             let tensors = &model.weights.layout.tensors;
             let types: Vec<BlockType> = tensors.iter().map(|t| choose(&recipe, &model.config, &t.name, &t.shape).ty).collect();
             let number = gguf::file_type_id(name).expect("a number");
-            gguf::pack::pack(&path, &model, number, &types, imatrix.as_ref(), &mut |_| ControlFlow::Continue(())).expect("a file");
+            let rounding = Rounding { imatrix: imatrix.as_ref(), ready: None };
+            pack(&path, &model, number, &types, rounding, &mut |_| ControlFlow::Continue(())).expect("a file");
             cpu_seconds() - before
         });
         (path, time)

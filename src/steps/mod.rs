@@ -16,6 +16,7 @@ pub mod finetune;
 pub mod fit;
 pub mod io;
 pub mod json;
+pub mod layers;
 pub mod pattern;
 pub mod prune;
 pub mod quantize;

@@ -1,12 +1,13 @@
 //! A model's file from a model's file: piece by piece, so that no more than some megabytes of it are ever unpacked.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{TensorPlan, Writer, arch, llama, named};
 use crate::kernels::isa::{LANES, clones};
 use crate::model::decoder::{Pairs, Tensors};
-use crate::model::quant::{BlockType, dequantize, quantize_into};
+use crate::model::quant::{BlockType, QuantError, dequantize, quantize_into};
 use crate::model::weights::Tensor;
 use crate::model::{Imatrix, Model, ModelError, Stored};
 
@@ -29,13 +30,21 @@ pub struct Written<'a> {
     pub zeros_kept: u64,
 }
 
+/// How matrices are rounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rounding<'a> {
+    pub imatrix: Option<&'a Imatrix>,
+    /// Matrices that have been packed already, in the layout's numbers and the file's order of rows.
+    pub ready: Option<&'a BTreeMap<usize, Vec<u8>>>,
+}
+
 /// Writes a model whose tensors are in files. `types` are those of the layout's tensors, in order; `file_type` is `llama_ftype`; `each` hears of every tensor and may stop the work.
 pub fn pack(
     path: &Path,
     model: &Model<Stored>,
     file_type: u32,
     types: &[BlockType],
-    imatrix: Option<&Imatrix>,
+    rounding: Rounding,
     each: &mut dyn FnMut(Written) -> ControlFlow<()>,
 ) -> Result<(), ModelError> {
     let io = |error| named("write", path, error);
@@ -51,7 +60,7 @@ pub fn pack(
     }
     for (tensor, plan) in tensors.iter().zip(plans.iter().skip(extra.len())) {
         for index in tensor.members.clone() {
-            member(model, index, plan, imatrix, &mut |bytes| writer.part(bytes).map_err(io), each)?;
+            member(model, index, plan, rounding, &mut |bytes| writer.part(bytes).map_err(io), each)?;
         }
         writer.end_tensor().map_err(io)?;
     }
@@ -63,13 +72,13 @@ fn member(
     model: &Model<Stored>,
     index: usize,
     plan: &TensorPlan,
-    imatrix: Option<&Imatrix>,
+    rounding: Rounding,
     part: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>,
     each: &mut dyn FnMut(Written) -> ControlFlow<()>,
 ) -> Result<(), ModelError> {
     let Some(tensor) = model.weights.layout.tensors.get(index) else { return Ok(()) };
     let columns = tensor.shape.last().copied().unwrap_or(1);
-    let importance = match imatrix {
+    let importance = match rounding.imatrix {
         Some(imatrix) => imatrix.importance(&plan.name, columns)?,
         None => None,
     };
@@ -80,10 +89,21 @@ fn member(
     };
     let mut buffers = Buffers::default();
     let mut written = Written { index, tensor, ty: plan.ty, size_bytes: 0, error: 0.0, power: 0.0, zeros: 0, zeros_kept: 0 };
+    let wrong = |error: QuantError| ModelError::malformed(format!("tensor `{}`", tensor.name), error);
     let piece = (PIECE / columns.max(1)).max(1);
+    let mut ready = rounding.ready.and_then(|ready| ready.get(&index)).map(Vec::as_slice);
     for first in (0..rows).step_by(piece) {
         model.weights.values(index, first..rows.min(first + piece), order.as_deref(), &mut buffers.values)?;
-        buffers.pack(plan.ty, columns, importance.as_deref(), &mut written)?;
+        match &mut ready {
+            Some(rest) => {
+                let values = buffers.values.len();
+                let taken = plan.ty.bytes_for(values).and_then(|bytes| rest.split_off(..bytes));
+                buffers.bytes.clear();
+                buffers.bytes.extend_from_slice(taken.ok_or_else(|| wrong(QuantError::Bytes { ty: plan.ty, bytes: rest.len(), values }))?);
+            }
+            None => quantize_into(plan.ty, &buffers.values, columns, importance.as_deref(), &mut buffers.bytes).map_err(wrong)?,
+        }
+        buffers.compare(plan.ty, &mut written).map_err(wrong)?;
         part(&buffers.bytes)?;
     }
     if each(written).is_break() { Err(ModelError::Stopped) } else { Ok(()) }
@@ -98,11 +118,10 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn pack(&mut self, ty: BlockType, columns: usize, importance: Option<&[f32]>, written: &mut Written) -> Result<(), ModelError> {
-        let wrong = |error: crate::model::quant::QuantError| ModelError::malformed(format!("tensor `{}`", written.tensor.name), error);
-        quantize_into(ty, &self.values, columns, importance, &mut self.bytes).map_err(wrong)?;
+    /// Adds up what packing has changed.
+    fn compare(&mut self, ty: BlockType, written: &mut Written) -> Result<(), QuantError> {
         self.back.resize(self.values.len(), 0.0);
-        dequantize(ty, &self.bytes, &mut self.back).map_err(wrong)?;
+        dequantize(ty, &self.bytes, &mut self.back)?;
         for (values, back) in self.values.chunks(SUM).zip(self.back.chunks(SUM)) {
             let [error, power] = squares(values, back);
             written.error += f64::from(error);

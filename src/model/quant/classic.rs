@@ -54,6 +54,22 @@ pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut 
     }
 }
 
+/// Writes the levels of one block, counted from the lowest, beside its scale: those of Q8_0 from −127, of the others from the one that all bits 0 stand for.
+pub fn put_levels(ty: BlockType, levels: &[u8], out: &mut [u8]) {
+    if ty == BlockType::Q8_0 {
+        out[2..].iter_mut().zip(levels).for_each(|(byte, level)| *byte = level.wrapping_sub(127));
+        return;
+    }
+    let bytes = out.len() - BLOCK / 2;
+    let (head, halves) = out.split_at_mut(bytes);
+    let (low, high) = levels.split_at(BLOCK / 2);
+    halves.iter_mut().zip(low.iter().zip(high)).for_each(|(byte, (low, high))| *byte = low & 15 | high << 4);
+    if matches!(ty, BlockType::Q5_0 | BlockType::Q5_1) {
+        let fifth = levels.iter().enumerate().fold(0u32, |bits, (i, level)| bits | u32::from(level >> 4) << i);
+        head[bytes - 4..].copy_from_slice(&fifth.to_le_bytes());
+    }
+}
+
 clones! {
     /// value = d · (q − top), top 8 or 16.
     fn symmetric_blocks<S>(s, x: &[f32], importance: &[f32], cost: Cost, top: f32, steps: Steps) -> Blocks {

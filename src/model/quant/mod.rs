@@ -6,6 +6,7 @@
 //! byte. Which tensor gets which type is not decided here: that is the `quantize` step's business.
 
 mod classic;
+pub mod gptq;
 mod grid;
 mod kquant;
 mod lanes;
@@ -61,6 +62,19 @@ pub fn quantize_into(
     importance: Option<&[f32]>,
     bytes: &mut Vec<u8>,
 ) -> Result<(), QuantError> {
+    prepare(ty, values, columns, importance, bytes)?;
+    let task_values = ty.block_values() * BLOCKS_PER_TASK;
+    let task_bytes = ty.block_bytes() * BLOCKS_PER_TASK;
+    let tasks = bytes.par_chunks_mut(task_bytes).zip(values.par_chunks(task_values)).enumerate();
+    tasks.for_each(|(task, (bytes, values))| {
+        let importance = importance.map(|importance| Importance { importance, column: task * task_values % columns });
+        pack(ty, values, importance, bytes);
+    });
+    Ok(())
+}
+
+/// Checks what is to be packed, and makes room for it.
+fn prepare(ty: BlockType, values: &[f32], columns: usize, importance: Option<&[f32]>, bytes: &mut Vec<u8>) -> Result<(), QuantError> {
     if columns == 0 || !values.len().is_multiple_of(columns) || importance.is_some_and(|of| of.len() != columns) {
         return Err(QuantError::Rows { values: values.len(), columns });
     }
@@ -71,13 +85,6 @@ pub fn quantize_into(
     let size = ty.bytes_for(values.len()).ok_or(QuantError::Columns { ty, columns })?;
     bytes.clear();
     bytes.resize(size, 0);
-    let task_values = ty.block_values() * BLOCKS_PER_TASK;
-    let task_bytes = ty.block_bytes() * BLOCKS_PER_TASK;
-    let tasks = bytes.par_chunks_mut(task_bytes).zip(values.par_chunks(task_values)).enumerate();
-    tasks.for_each(|(task, (bytes, values))| {
-        let importance = importance.map(|importance| Importance { importance, column: task * task_values % columns });
-        pack(ty, values, importance, bytes);
-    });
     Ok(())
 }
 

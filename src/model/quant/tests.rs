@@ -123,3 +123,76 @@ proptest! {
         }
     }
 }
+
+mod carried {
+    use super::*;
+    use crate::model::decoder::Gather;
+    use crate::model::hessian::Hessian;
+    use crate::model::hessian::tests::inputs;
+
+    const COLUMNS: usize = 512;
+
+    fn hessian() -> Hessian {
+        let mut hessian = Hessian::default();
+        hessian.add(&inputs(1500, COLUMNS, 9), COLUMNS);
+        hessian
+    }
+
+    /// What a packed matrix adds to the squared error of its output.
+    fn cost(hessian: &Hessian, ty: BlockType, values: &[f32], bytes: &[u8]) -> f64 {
+        let mut back = vec![0.0; values.len()];
+        dequantize(ty, bytes, &mut back).unwrap();
+        let errors: Vec<f64> = values.iter().zip(&back).map(|(value, back)| f64::from(value - back)).collect();
+        errors.chunks(COLUMNS).map(|errors| hessian.cost(errors)).sum()
+    }
+
+    fn carried(ty: BlockType, values: &[f32], hessian: &Hessian) -> Vec<u8> {
+        let factor = hessian.inverse_factor(0.01).unwrap();
+        let importance: Vec<f32> = hessian.diagonal().iter().map(|sum| *sum as f32).collect();
+        let mut bytes = Vec::new();
+        gptq::quantize(ty, &mut values.to_vec(), COLUMNS, Some(&importance), &factor, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Nineteen rows: more than are searched together, and not twice as many.
+    #[test]
+    fn errors_that_are_carried_cost_less_in_every_type() {
+        let hessian = hessian();
+        let values = bell(19 * COLUMNS, 3);
+        let importance: Vec<f32> = hessian.diagonal().iter().map(|sum| *sum as f32).collect();
+        for ty in BlockType::ALL.into_iter().filter(|ty| !matches!(ty, BlockType::F32 | BlockType::F16 | BlockType::Bf16)) {
+            let mut alone = Vec::new();
+            quantize_into(ty, &values, COLUMNS, Some(&importance), &mut alone).unwrap();
+            let ratio = cost(&hessian, ty, &values, &carried(ty, &values, &hessian)) / cost(&hessian, ty, &values, &alone);
+            assert!(ratio < 0.8, "{ty}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn without_correlations_nothing_is_carried() {
+        let mut hessian = Hessian::default();
+        let unit: Vec<f32> = (0..COLUMNS * COLUMNS).map(|i| f32::from(u8::from(i % (COLUMNS + 1) == 0))).collect();
+        hessian.add(&unit, COLUMNS);
+        let values = bell(16 * COLUMNS, 4);
+        for ty in [BlockType::Q4_1, BlockType::Q5_0, BlockType::Q8_0, BlockType::Q2K, BlockType::Q4K] {
+            let even = vec![1.0; COLUMNS];
+            let mut alone = Vec::new();
+            quantize_into(ty, &values, COLUMNS, Some(&even), &mut alone).unwrap();
+            let ratio = cost(&hessian, ty, &values, &carried(ty, &values, &hessian)) / cost(&hessian, ty, &values, &alone);
+            assert!((0.98..1.02).contains(&ratio), "{ty}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn threads_and_instruction_sets_change_no_byte() {
+        let hessian = hessian();
+        let values = bell(40 * COLUMNS, 5);
+        let on = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for ty in [BlockType::Q4_0, BlockType::Q3K, BlockType::Q6K] {
+            let once = on(1).install(|| carried(ty, &values, &hessian));
+            assert!(once == on(3).install(|| carried(ty, &values, &hessian)), "{ty}");
+            let _forced = crate::kernels::isa::force(crate::kernels::isa::Isa::Portable);
+            assert!(once == carried(ty, &values, &hessian), "{ty}");
+        }
+    }
+}

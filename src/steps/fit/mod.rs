@@ -19,6 +19,7 @@ use super::{
 use crate::base::files;
 use crate::kernels::packed::Packed;
 use crate::model::gguf::llama::{self, tensor_name};
+use crate::model::gguf::pack::Rounding;
 use crate::model::gguf::write::head;
 use crate::model::imatrix::collect;
 use crate::model::quant::BlockType;
@@ -260,7 +261,8 @@ impl Choosing {
         let budget = self.budget(&model)?;
         let offers: Vec<Vec<Offer>> = matrices.iter().map(|matrix| matrix.offers.clone()).collect();
         let taken = choose(&offers, budget).map_err(|least| too_small(least, budget))?;
-        quantize::write(io, &model, None, &choices(&model, &matrices, &taken), Some(&imatrix))?;
+        let rounding = Rounding { imatrix: Some(&imatrix), ready: None };
+        quantize::write(io, &model, None, &choices(&model, &matrices, &taken), rounding)?;
         self.record(&model, &matrices, &taken, io)
     }
 

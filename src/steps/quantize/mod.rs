@@ -1,5 +1,6 @@
 //! `[quantize.NAME]`: a trained model → one GGUF file. Which tensor gets which type is in [`preset`], how values are packed in `model::quant`.
 
+mod gptq;
 pub mod preset;
 pub mod record;
 pub mod rules;
@@ -15,10 +16,10 @@ use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, P
 use crate::base::files;
 use crate::model::gguf::file_type_id;
 use crate::model::gguf::llama::tensor_name;
-use crate::model::gguf::pack::{Written, pack};
+use crate::model::gguf::pack::{Rounding, Written, pack};
 use crate::model::quant::BlockType;
 use crate::model::sparse::{Ledger, is_prunable};
-use crate::model::{Imatrix, Model, ModelError, Stored};
+use crate::model::{Model, ModelError, Stored};
 use preset::{Calibrated, Choice, Mixture, Preset, Recipe, choose};
 use record::{Fallback, Quantization, TensorRecord, ZerosRecord};
 use rules::{Pinned, Rules};
@@ -57,7 +58,27 @@ static FIELDS: &[Field] = &[
         "The block type of the token embedding (with a tied head also of the head).",
     ),
     Field::optional("output_tensor_type", Type::Choice(BLOCK_TYPES), "The block type of the output head."),
+    Field::optional(
+        "method",
+        Type::Choice(&["rtn", "gptq"]),
+        "How values are rounded: each to its nearest level (`rtn`, if it is not given), or so that later columns make up for the errors of earlier ones (`gptq`, which reads `data`).",
+    ),
+    Field::optional(
+        "data",
+        Type::Ref(Arity::All, &[Artifact::Dataset, Artifact::Files]),
+        "Of `gptq`: texts of the kind that the model will meet. Not what it is tested on.",
+    ),
+    Field::optional("nsamples", Type::Int(1, 1 << 20), "Of `gptq`: windows to read, evenly spread over the data; 128 if not given."),
+    Field::optional("seqlen", Type::Int(2, 1 << 20), "Of `gptq`: tokens of a window; 512 if not given."),
+    Field::optional(
+        "damp",
+        Type::Float(0.0, 1.0),
+        "Of `gptq`: added to the Hessian's diagonal, as a share of its mean; 0.01 if not given.",
+    ),
 ];
+
+/// What `gptq` alone takes.
+const OF_GPTQ: [&str; 4] = ["data", "nsamples", "seqlen", "damp"];
 
 impl Kind for Quantize {
     fn name(&self) -> &'static str {
@@ -80,10 +101,24 @@ impl Kind for Quantize {
         FIELDS
     }
 
+    fn is_numeric(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         if !declared.params.contains_key("type") && declared.inputs("recipe").is_empty() {
             let help = "write `type = \"Q4_K_M\"`, or a `recipe`";
             return Err(vec![Problem::at("", "nothing says which types the weights get").label("needs a `type`").help(help)]);
+        }
+        let is_gptq = declared.params.get("method").is_some_and(|method| method == "gptq");
+        let is_given = |name: &&&str| declared.params.contains_key(**name) || !declared.inputs(name).is_empty();
+        if let Some(name) = OF_GPTQ.iter().find(is_given).filter(|_| !is_gptq) {
+            let message = format!("`{name}` belongs to `method = \"gptq\"`");
+            return Err(vec![Problem::at(*name, message).help("write the method, too, or leave this out")]);
+        }
+        if is_gptq && declared.inputs("data").is_empty() {
+            let help = "write `data = \"calibration\"`: a dataset of the kind of text that the model will meet";
+            return Err(vec![Problem::at("method", "`gptq` reads a text").label("needs `data`").help(help)]);
         }
         Ok(vec![Part {
             suffix: "",
@@ -91,7 +126,7 @@ impl Kind for Quantize {
             artifact: Artifact::Quantized,
             outputs: Vec::new(),
             task: Task { action: "quantize", params: declared.params.clone() },
-            inputs: ["model", "imatrix", "recipe"].map(|port| PartPort::pass(declared, port)).into(),
+            inputs: ["model", "imatrix", "recipe", "data"].map(|port| PartPort::pass(declared, port)).into(),
             resources: Resources { cpu: 0, ..Resources::default() },
         }])
     }
@@ -111,6 +146,17 @@ struct Fields {
     output_tensor_type: Option<String>,
     #[serde(default)]
     tensor_types: BTreeMap<String, String>,
+    method: Option<Method>,
+    nsamples: Option<usize>,
+    seqlen: Option<usize>,
+    damp: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Method {
+    Rtn,
+    Gptq,
 }
 
 impl Fields {
@@ -124,6 +170,10 @@ impl Fields {
             output: block(&self.output_tensor_type)?,
             calibrated: if io.maybe("imatrix").is_some() { Calibrated::Yes } else { Calibrated::No },
         })
+    }
+
+    fn text(&self) -> gptq::Text {
+        gptq::Text { nsamples: self.nsamples.unwrap_or(128), seqlen: self.seqlen.unwrap_or(512), damp: self.damp.unwrap_or(0.01) }
     }
 
     fn rules(&self, io: &Io) -> Result<Rules, Failure> {
@@ -142,7 +192,11 @@ fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     let model = Model::open(io.one("model")?).map_err(|error| cannot("open the model", error))?;
     let choices = choices(&recipe, &rules, &model)?;
     let imatrix = io.maybe("imatrix").map(calibrate::read).transpose()?;
-    write(io, &model, fields.ty, &choices, imatrix.as_ref())
+    let ready = match fields.method {
+        Some(Method::Gptq) => Some(gptq::round(fields.text(), &choices, io)?),
+        Some(Method::Rtn) | None => None,
+    };
+    write(io, &model, fields.ty, &choices, Rounding { imatrix: imatrix.as_ref(), ready: ready.as_ref() })
 }
 
 fn choices(recipe: &Recipe, rules: &Rules, model: &Model<Stored>) -> Result<Vec<Choice>, Failure> {
@@ -159,20 +213,14 @@ fn choices(recipe: &Recipe, rules: &Rules, model: &Model<Stored>) -> Result<Vec<
 }
 
 /// Fills the output: `model.gguf` and `quantize.json`. Without a name for the mixture, it is named after the type that most values have.
-pub(super) fn write(
-    io: &Io,
-    model: &Model<Stored>,
-    name: Option<String>,
-    choices: &[Choice],
-    imatrix: Option<&Imatrix>,
-) -> Result<(), Failure> {
+pub(super) fn write(io: &Io, model: &Model<Stored>, name: Option<String>, choices: &[Choice], rounding: Rounding) -> Result<(), Failure> {
     let types: Vec<BlockType> = choices.iter().map(|choice| choice.ty).collect();
     let name = name.unwrap_or_else(|| mostly(model, &types));
     let file_type = file_type_id(&name).ok_or_else(|| Failure::bug(format!("`{name}` has no number")))?;
     let sparsity = Ledger::read(io.one("model")?)?.map(|_| ZerosRecord::default());
     let mut tally = Tally { sparsity, ..Tally::default() };
     let total = model.weights.parameters() as u64;
-    pack(&io.out.join("model.gguf"), model, file_type, &types, imatrix, &mut |written| {
+    pack(&io.out.join("model.gguf"), model, file_type, &types, rounding, &mut |written| {
         let Some(choice) = choices.get(written.index) else { return ControlFlow::Break(()) };
         let name = tensor_name(model.config.family, &written.tensor.name).unwrap_or_default();
         tally.add(name, *choice, written);

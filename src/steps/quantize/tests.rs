@@ -117,3 +117,44 @@ fn what_became_of_meant_zeros_is_told() {
     let (all, kept) = zeros("Q4_K_M").unwrap();
     assert!(all == ledger.zeros && kept < all, "{kept} of {all}");
 }
+
+mod gptq {
+    use super::*;
+
+    fn run(threads: usize, model: &Path, out: PathBuf, data: &Path) -> Result<(), Failure> {
+        let params = json!({"type": "Q4_0", "pure": false, "method": "gptq", "nsamples": 8, "seqlen": 32});
+        let inputs = vec![("model".into(), vec![model.into()]), ("data".into(), vec![data.into()])];
+        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, listener: &Quiet };
+        Quantize.run(&Task { action: "quantize", params: params.as_object().unwrap().clone() }, &mut io)
+    }
+
+    /// The matrices of the layers are others than without a text, the embedding is not; three threads give one's bytes.
+    #[test]
+    fn layers_are_rounded_by_what_they_read() {
+        let (model, data) = (folder(), tempfile::tempdir().unwrap());
+        let data = data.path().join("text.jsonl");
+        std::fs::create_dir_all(data.parent().unwrap()).unwrap();
+        std::fs::write(&data, "{\"text\": \"open the vaccine fridge, please, and close the other one again before noon\"}\n".repeat(6))
+            .unwrap();
+        let outs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        run(1, model.path(), outs[0].path().into(), &data).unwrap();
+        run(3, model.path(), outs[1].path().into(), &data).unwrap();
+        super::run(model.path(), outs[2].path().into(), json!({"type": "Q4_0", "pure": false}), Cancel::default()).unwrap();
+        let file = |i: usize| std::fs::read(outs[i].path().join("model.gguf")).unwrap();
+        assert!(file(0) == file(1));
+        let (rounded, plain) = (Model::load(outs[0].path()).unwrap().weights, Model::load(outs[2].path()).unwrap().weights);
+        let same = |name: &str| rounded.get(name).unwrap() == plain.get(name).unwrap();
+        assert!(same("model.embed_tokens.weight") && same("model.norm.weight"));
+        for name in ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"] {
+            assert!(!same(&format!("model.layers.1.{name}.weight")), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_empty_text_is_told() {
+        let (model, space) = (folder(), tempfile::tempdir().unwrap());
+        let data = space.path().join("text.jsonl");
+        std::fs::write(&data, "").unwrap();
+        assert!(run(1, model.path(), space.path().join("out"), &data).unwrap_err().message.contains("empty"));
+    }
+}
