@@ -75,6 +75,12 @@ struct Line {
     lowest: f32,
 }
 
+/// What a block's values are rounded to, and by how much that is wrong (by the batch's columns).
+struct Found<'a> {
+    levels: &'a mut [u8],
+    errors: &'a mut [f32],
+}
+
 impl Grid<'_> {
     /// Up to [`ROWS`] rows.
     fn rows(&self, values: &mut [f32], bytes: &mut [u8]) {
@@ -93,7 +99,8 @@ impl Grid<'_> {
                     let values = &mut values[row * columns..][batch..end];
                     let errors = &mut errors[row * (end - batch)..][..end - batch];
                     let rows_of_carry = Mat::strided(&self.carry[batch * columns + batch..], end - batch, end - batch, columns);
-                    round(values, start - batch, &room.lines, f32::from(self.top), rows_of_carry, errors, &mut room.levels);
+                    let mut found = Found { levels: &mut room.levels, errors };
+                    round(values, start - batch, &room.lines, f32::from(self.top), rows_of_carry, &mut found);
                     put_levels(self.ty, &room.levels, block);
                     let at = row * row_bytes + start / width * self.ty.block_bytes();
                     bytes[at..at + block.len()].copy_from_slice(block);
@@ -155,15 +162,15 @@ impl Room {
 
 clones! {
     /// Rounds one row's values from `start` on to the lines; each error moves the values behind it within `values`, a whole number of vectors.
-    fn round<S>(s, values: &mut [f32], start: usize, lines: &[Line], top: f32, carry: Mat, errors: &mut [f32], levels: &mut [u8]) {
-        for (i, (line, level)) in lines.iter().zip(levels).enumerate() {
+    fn round<S>(s, values: &mut [f32], start: usize, lines: &[Line], top: f32, carry: Mat, found: &mut Found) {
+        for (i, (line, level)) in lines.iter().zip(found.levels.iter_mut()).enumerate() {
             let i = start + i;
             let value = values[i];
             // A step of 0 makes this NaN or infinite, and every level as good as the other.
             let nearest = ((value - line.lowest) / line.step).round_ties_even().clamp(0.0, top);
             *level = nearest as u8;
             let error = value - (line.step * f32::from(*level) + line.lowest);
-            errors[i] = error;
+            found.errors[i] = error;
             // The vector that holds i is moved whole: before i nothing is carried, and i itself is done.
             let from = i / LANES * LANES;
             let (values, _) = values[from..].as_chunks_mut::<LANES>();

@@ -508,7 +508,7 @@ mod tests {
         let space = tempfile::tempdir().unwrap();
         let path = space.path().join("questions.jsonl");
         std::fs::write(&path, "\u{feff}{\"question\": \"a\", \"answer\": 1}\n\n{\"x\": [1, {\"y\": null}]}\n").unwrap();
-        let objects = read_objects(&[path.clone()]).unwrap();
+        let objects = read_objects(std::slice::from_ref(&path)).unwrap();
         assert_eq!((objects.len(), &objects[0]["answer"], &objects[1]["x"][1]["y"]), (2, &Value::from(1), &Value::Null));
         std::fs::write(&path, "{}\n[1]\n{\"a\":1,\"a\":2}\n").unwrap();
         std::fs::write(space.path().join("a.txt"), "a text").unwrap();
