@@ -11,7 +11,7 @@ use slmops::model::cut::{Rest, cut};
 use slmops::model::decoder::{Batch, Decoder, Keep, Tensors};
 use slmops::model::generate::argmax;
 use slmops::model::quant::BlockType;
-use slmops::model::{Generate, Model, ModelError, Scored, Weights, gguf, safetensors};
+use slmops::model::{Family, Generate, Model, ModelError, Scored, Weights, gguf, safetensors};
 
 use crate::peers::{peers, python};
 
@@ -115,13 +115,14 @@ fn write_gradient(model: &Model, tokens: &[u32], path: &Path) {
     safetensors::write(path, &Weights { layout: model.weights.layout.clone(), data }).expect("a written file");
 }
 
-/// A smaller shape of the same model, and the logits that it has here: a layer less, two thirds of the channels, half of the heads where there is more than one.
+/// A smaller shape of the same model, and the logits that it has here: a layer less, two thirds of the channels, half of the heads where there is more than one (a Phi-3 keeps them, as `prune` demands).
 fn write_cut(folder: &Path, model: &Model, sequences: &[Vec<u32>]) {
     let config = &model.config;
+    let keeps_heads = config.num_key_value_heads == 1 || config.family == Family::Phi3;
     let rest = |layer: usize| Rest {
         layer,
         channels: (0..config.intermediate_size).filter(|channel| channel % 3 != layer % 3).collect(),
-        heads: (0..config.num_key_value_heads).filter(|head| config.num_key_value_heads == 1 || (head + layer).is_multiple_of(2)).collect(),
+        heads: (0..config.num_key_value_heads).filter(|head| keeps_heads || (head + layer).is_multiple_of(2)).collect(),
     };
     let rests: Vec<Rest> = (0..config.num_hidden_layers).filter(|layer| *layer != 1).map(rest).collect();
     let (config, weights) = cut(config, &model.weights, &rests).expect("a smaller model");

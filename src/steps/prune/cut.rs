@@ -10,7 +10,7 @@ use crate::model::cut::{Rest, cut, group};
 use crate::model::decoder::{Inputs, Layerwise, Watched};
 use crate::model::imatrix::{Squares, Window};
 use crate::model::sparse::Ledger;
-use crate::model::{Config, Model, Weights};
+use crate::model::{Config, Family, Model, Weights};
 use crate::steps::{Failure, Io};
 
 pub fn run(shape: &Shape, io: &Io) -> Result<(), Failure> {
@@ -24,6 +24,10 @@ pub fn run(shape: &Shape, io: &Io) -> Result<(), Failure> {
     if let Some((name, Some(wanted), there)) = sizes.into_iter().find(|(_, wanted, there)| wanted.is_some_and(|wanted| wanted > *there)) {
         let help = format!("name at most {there} in `structured`");
         return Err(Failure::new(format!("the model's {name} is {there}: {wanted} cannot be left")).help(help));
+    }
+    if config.family == Family::Phi3 && shape.num_key_value_heads.is_some_and(|wanted| wanted < config.num_key_value_heads) {
+        let message = "a Phi-3's heads share its width, as transformers reads its configuration: none can go";
+        return Err(Failure::new(message).help("leave `num_key_value_heads` out; layers and channels can go"));
     }
     let scores = measure(&model, &windows, io)?;
     let kept = |wanted: Option<usize>, there: usize| wanted.unwrap_or(there);
