@@ -77,7 +77,9 @@ enum State {
 impl StatCache {
     /// A list that is missing, corrupt or of another version is an empty one.
     pub fn load(store: &Store) -> StatCache {
-        let path = store.root().join("sources");
+        let path = store.root().join("stamps");
+        // Where the list was before, fetched sources go now.
+        let _absent_or_a_folder = fs::remove_file(store.root().join("sources"));
         let entries = fs::read_to_string(&path).ok().and_then(|text| parse(&text)).unwrap_or_default();
         StatCache { path, entries, state: State::AsOnDisk }
     }
@@ -161,11 +163,27 @@ mod tests {
         assert_eq!(again.get(path, &stamp), Some(Digest::of(b"x")));
         assert_eq!(again.get(path, &Stamp { inode: 9, ..stamp }), None);
         assert_eq!(again.get(path, &Stamp { ctime_ns: 4, ..stamp }), None);
-        let text = fs::read_to_string(space.path().join("sources")).unwrap();
+        let text = fs::read_to_string(space.path().join("stamps")).unwrap();
         for broken in [text.replace("sources 1", "sources 2"), text.replace(" 4 5 ", " 4 6 "), text[..40].to_string()] {
-            fs::write(space.path().join("sources"), broken).unwrap();
+            fs::write(space.path().join("stamps"), broken).unwrap();
             assert_eq!(StatCache::load(&store).get(path, &stamp), None);
         }
+    }
+
+    #[test]
+    fn the_list_is_not_where_fetched_sources_go() {
+        let space = tempfile::tempdir().unwrap();
+        let store = Store::open(space.path()).unwrap();
+        let sources = space.path().join("sources");
+        // As older versions left it.
+        fs::write(&sources, "sources 1\n").unwrap();
+        let mut cache = StatCache::load(&store);
+        fs::create_dir(&sources).unwrap();
+        let stamp = Stamp { size_bytes: 1, mtime_ns: -5, ctime_ns: 3, inode: 4, device: 5 };
+        cache.insert(Path::new("/data/a"), stamp, Digest::of(b"x"));
+        cache.save(&store).unwrap();
+        StatCache::load(&store);
+        assert!(sources.is_dir());
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn a_settled_file_is_read_once_and_again_after_an_edit() {
     // The change time cannot be set back: let the clock pass it.
     std::thread::sleep(Duration::from_millis(2100));
     world.build_with(list());
-    let remembered = std::fs::read_to_string(world.path("cache/sources")).unwrap();
+    let remembered = std::fs::read_to_string(world.path("cache/stamps")).unwrap();
     assert_eq!(remembered.lines().filter(|line| line.contains(".txt")).count(), 2);
     // An edit that puts size and mtime back is still seen, by the change time.
     world.write("data/a.txt", "eno");
