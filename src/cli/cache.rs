@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::project::{Load, Project, cache_folder, find_manifest};
 use super::shell::{Shell, Stop, usage};
-use crate::base::{Digest, Exit, units};
+use crate::base::{Diagnostic, Digest, Exit, units};
 use crate::engine::{Prediction, Silence};
 use crate::report::Table;
 use crate::steps::Failure;
@@ -66,6 +66,10 @@ struct Gc {
 impl Cache {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let folder = self.folder(shell)?;
+        if !matches!(self.command, Command::Import { .. }) && !folder.join("VERSION").exists() {
+            let help = "a build makes one in `cache` beside the manifest, or where `--cache` and `$SLMOPS_CACHE` say";
+            return Err(Stop::Diagnostics(vec![Diagnostic::error(format!("there is no store in `{}`", folder.display())).help(help)]));
+        }
         match &self.command {
             Command::Stat => stat(shell, &folder),
             Command::Verify => verify(shell, &folder),

@@ -4,15 +4,24 @@ use std::fmt::Write;
 
 use super::shell::{Shell, Stop};
 use crate::base::{Diagnostic, Exit, suggest};
+use crate::plan::common;
 use crate::steps::{self, Arity, Field, KINDS, Kind, Need, Type};
 
 /// The page about what can be read as a model.
 const MODELS: &str = include_str!("../../docs/models.md");
 
+/// The other tables of a manifest: their names, what they are, and their fields.
+const TABLES: [(&str, &str, &[Field]); 4] = [
+    ("project", "[project]: what the repository builds", common::PROJECT),
+    ("source", "[source.NAME]: data and models that the steps begin with", common::SOURCE),
+    ("device", "[device.NAME]: where bundles go, and what must fit there", common::DEVICE),
+    ("step", "[KIND.NAME]: what every step may have besides the fields of its kind", common::STEP),
+];
+
 /// Explain a step kind and its fields
 #[derive(Debug, clap::Args)]
 pub struct Help {
-    /// A step kind (`train`, `quantize` …), a command, or `models`
+    /// A step kind (`train`, `quantize` …), another table (`project`, `source`, `device`, `step`), a command, or `models`
     #[arg(value_name = "KIND")]
     topic: Option<String>,
 }
@@ -28,6 +37,12 @@ impl Help {
             shell.print(page(kind))?;
             return Ok(Exit::Done);
         }
+        if let Some((_, what, fields)) = TABLES.iter().find(|(name, ..)| name == topic) {
+            let mut text = format!("{what}\n\nFields\n");
+            describe(&mut text, fields, 1);
+            shell.print(text)?;
+            return Ok(Exit::Done);
+        }
         if topic == "models" {
             shell.print(MODELS)?;
             return Ok(Exit::Done);
@@ -37,7 +52,7 @@ impl Help {
             shell.print(command.render_long_help().to_string())?;
             return Ok(Exit::Done);
         }
-        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).chain(["models"]).collect();
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).chain(TABLES.map(|(name, ..)| name)).chain(["models"]).collect();
         let problem = Diagnostic::error(format!("there is no step kind or command `{topic}`"));
         Err(Stop::Diagnostics(vec![problem.maybe_help(suggest::help(topic, names.iter().copied()))]))
     }
@@ -47,6 +62,10 @@ fn overview() -> String {
     let mut text = String::from("\nStep kinds (`slmops help KIND`):\n");
     for kind in KINDS {
         let _infallible = writeln!(text, "  {:<12} {}", kind.name(), kind.summary());
+    }
+    text.push_str("\nThe other tables of a manifest (`slmops help NAME`):\n");
+    for (name, what, _) in TABLES {
+        let _infallible = writeln!(text, "  {name:<12} {what}");
     }
     text.push_str("\nWhich models can be read: `slmops help models`\n");
     text

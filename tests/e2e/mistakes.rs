@@ -104,8 +104,20 @@ fn help_goes_to_stdout_and_knows_every_kind() {
         }
     }
     space.slmops(&["help", "trian"]).fails_with(2).says(&["did you mean `train`?"]);
+    let page = space.slmops(&["help", "device"]);
+    assert!(page.success().out.contains("storage  (size, as in \"1 MiB\"; optional)"), "{}", page.out);
+    space.slmops(&["help", "devise"]).fails_with(2).says(&["did you mean `device`?"]);
     assert!(space.slmops(&["--help"]).success().out.contains("Usage: slmops"));
     assert!(space.slmops(&["completions", "bash"]).success().out.contains("_slmops"));
     space.slmops(&["man", "pages"]).success();
     assert!(space.read("pages/slmops-build.1").contains(".TH"));
+}
+
+#[test]
+fn looking_for_a_store_makes_none() {
+    let space = Space::new();
+    for command in ["stat", "verify", "gc"] {
+        space.slmops(&["cache", command, "--cache", "cahce"]).fails_with(2).says(&["there is no store in"]);
+    }
+    assert!(!space.join("cahce").exists());
 }
