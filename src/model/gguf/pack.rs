@@ -123,13 +123,12 @@ impl Buffers {
         self.back.resize(self.values.len(), 0.0);
         dequantize(ty, &self.bytes, &mut self.back)?;
         for (values, back) in self.values.chunks(SUM).zip(self.back.chunks(SUM)) {
-            let [error, power] = squares(values, back);
+            let [error, power, zeros, zeros_kept] = changes(values, back);
             written.error += f64::from(error);
             written.power += f64::from(power);
+            written.zeros += zeros as u64;
+            written.zeros_kept += zeros_kept as u64;
         }
-        let zeros = || self.values.iter().zip(&self.back).filter(|(value, _)| **value == 0.0);
-        written.zeros += zeros().count() as u64;
-        written.zeros_kept += zeros().filter(|(_, back)| **back == 0.0).count() as u64;
         written.size_bytes += self.bytes.len() as u64;
         Ok(())
     }
@@ -139,21 +138,25 @@ impl Buffers {
 const SUM: usize = 4096;
 
 clones! {
-    /// Sums of the squares of the differences and of the values.
-    fn squares<S>(s, values: &[f32], back: &[f32]) -> [f32; 2] {
-        let (mut error, mut power) = (s.splat(0.0), s.splat(0.0));
+    /// Sums of the squares of the differences and of the values; how many values are zero, and how many of those still are.
+    fn changes<S>(s, values: &[f32], back: &[f32]) -> [f32; 4] {
+        let zero = s.splat(0.0);
+        let mut sums = [zero; 4];
         for (values, back) in values.chunks(LANES).zip(back.chunks(LANES)) {
             let value = s.load_part(values, 0.0);
-            let gap = s.sub(value, s.load_part(back, 0.0));
-            error = s.fma(gap, gap, error);
-            power = s.fma(value, value, power);
+            let back = s.load_part(back, 0.0);
+            let gap = s.sub(value, back);
+            sums[0] = s.fma(gap, gap, sums[0]);
+            sums[1] = s.fma(value, value, sums[1]);
+            let is_zero = s.select_less(zero, s.max(value, s.sub(zero, value)), zero, s.splat(1.0));
+            sums[2] = s.add(sums[2], is_zero);
+            sums[3] = s.add(sums[3], s.select_less(zero, s.max(back, s.sub(zero, back)), zero, is_zero));
         }
-        let (mut sums, lanes) = ([0.0; 2], [s.to_array(error), s.to_array(power)]);
-        for (sum, lanes) in sums.iter_mut().zip(&lanes) {
-            for lane in lanes {
-                *sum += *lane;
-            }
-        }
-        sums
+        let mut totals = sums.map(|lanes| s.to_array(lanes).iter().fold(0.0, |sum, lane| sum + lane));
+        // What fills the last lanes up is zero, too.
+        let filled = (values.len().next_multiple_of(LANES) - values.len()) as f32;
+        totals[2] -= filled;
+        totals[3] -= filled;
+        totals
     }
 }

@@ -83,7 +83,6 @@ fn prepare(ty: BlockType, values: &[f32], columns: usize, importance: Option<&[f
     }
     check_values(ty, values)?;
     let size = ty.bytes_for(values.len()).ok_or(QuantError::Columns { ty, columns })?;
-    bytes.clear();
     bytes.resize(size, 0);
     Ok(())
 }
