@@ -1,5 +1,6 @@
 //! The program as a person meets it: run in a folder of its own, with a cleared environment.
 
+mod answers;
 mod damage;
 mod families;
 mod init;

@@ -1,8 +1,8 @@
 //! Pruned models of a few steps learn again, and their zeros stay where they are.
 
 use super::*;
-use crate::model::Model;
 use crate::model::sparse::{Ledger, Mask};
+use crate::model::{Example, Model, Scored};
 use crate::steps::finetune::Finetune;
 use crate::steps::prune::Prune;
 use crate::steps::train::tests::{Bench, bytes, declared, fields, params};
@@ -76,6 +76,54 @@ fn zeros_stay_where_they_are_and_other_weights_learn() {
         assert_eq!(ledger("out").pattern, kind);
         let changed = before.weights.data.iter().zip(&after.weights.data).filter(|(a, b)| a != b).count();
         assert!(changed > before.weights.data.len() / 3);
+    }
+}
+
+/// The mean KL divergence of a model's predictions of completions from the whole model's, in nats a token, on data of its own.
+fn distance(bench: &Bench, folder: &str) -> f64 {
+    let models = ["base", folder].map(|folder| load(bench, folder));
+    let text = std::fs::read_to_string(bench.path("validation.jsonl")).unwrap();
+    let example = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let Example { tokens, scored } =
+            models[0].encoder().pair(line["prompt"].as_str().unwrap(), line["completion"].as_str().unwrap()).unwrap();
+        Scored { tokens, from: scored[0].start }
+    };
+    let scored: Vec<Scored> = text.lines().map(example).collect();
+    let log_probabilities = |model: &Model| {
+        let mut found: Vec<Vec<f64>> = Vec::new();
+        let mut each = |_, logits: &[f32]| {
+            for row in logits.chunks(model.config.vocab_size) {
+                let sum: f64 = row.iter().map(|x| libm::exp(f64::from(*x))).sum();
+                found.push(row.iter().map(|x| f64::from(*x) - libm::log(sum)).collect());
+            }
+        };
+        model.score(&scored, &mut each).unwrap();
+        found
+    };
+    let [whole, other] = models.each_ref().map(log_probabilities);
+    let row = |(p, q): (&Vec<f64>, &Vec<f64>)| p.iter().zip(q).map(|(p, q)| libm::exp(*p) * (p - q)).sum::<f64>();
+    whole.iter().zip(&other).map(row).sum::<f64>() / whole.len() as f64
+}
+
+#[test]
+fn what_was_recovered_is_nearer_to_the_whole_model() {
+    for (prune, lora) in [
+        (zeros("unstructured"), false),
+        (zeros("2:4"), false),
+        (zeros("2:4"), true),
+        (json!({"structured": {"num_hidden_layers": 1}}), false),
+        (json!({"structured": {"intermediate_size": 12}}), false),
+    ] {
+        let bench = bench(prune.clone());
+        let mut changes = json!({});
+        if lora {
+            changes["lora"] =
+                json!({"r": 8, "lora_alpha": 16.0, "target_modules": ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]});
+        }
+        run(&bench, changes, "out", 0).unwrap();
+        let (before, after) = (distance(&bench, "pruned"), distance(&bench, "out"));
+        assert!(after < 0.5 * before, "{prune}: {before} before, {after} after");
     }
 }
 
