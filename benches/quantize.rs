@@ -18,7 +18,7 @@ use slmops::model::decoder::{Batch, Decoder, Keep};
 use slmops::model::gguf::pack::{Rounding, pack};
 use slmops::model::imatrix::{Window, collect, windows};
 use slmops::model::quant::BlockType;
-use slmops::model::{Imatrix, Model, Stored, gguf};
+use slmops::model::{Imatrix, Model, Scored, Stored, gguf};
 use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{Calibrated, Mixture, Preset, Recipe, choose};
 use slmops::steps::{self, Task};
@@ -37,9 +37,8 @@ fn main() {
     let fits = !arguments.iter().any(|a| a == "fit=no");
     let chosen: Vec<&str> = arguments.iter().filter(|a| !a.contains('=')).map(String::as_str).collect();
     let types = if chosen.is_empty() { TYPES.to_vec() } else { chosen };
-    let bench = Bench::set_up();
-    let test = bench.text("test", count);
-    println!("{} tokens to test on", test.iter().map(|window| window.len() - 1).sum::<usize>());
+    let bench = Bench::set_up(count);
+    println!("{} tokens to test on", bench.test.iter().map(|window| window.len() - 1).sum::<usize>());
     println!("| type | imatrix | bytes | llama.cpp | CPU s | llama.cpp | KL | llama.cpp | difference |");
     println!("|---|---|---|---|---|---|---|---|---|");
     for name in types {
@@ -47,11 +46,11 @@ fn main() {
             let (ours, our_time) = bench.ours(name, imatrix.as_deref());
             let (theirs, their_time) = bench.theirs(name, imatrix.as_deref());
             let heeds = if imatrix.is_some() { "yes" } else { "" };
-            bench.row(&format!("{name} | {heeds}"), (&ours, our_time), (&theirs, their_time), &test);
+            bench.row(&format!("{name} | {heeds}"), (&ours, our_time), (&theirs, their_time));
         }
     }
     if fits {
-        bench.fits(&test);
+        bench.fits();
     }
 }
 
@@ -60,10 +59,13 @@ struct Bench {
     folder: PathBuf,
     reference: Model<Stored>,
     pool: rayon::ThreadPool,
+    /// What is tested on, and the reference's logits on it (4 GB for 40 windows).
+    test: Vec<Window>,
+    logits: Vec<Vec<f32>>,
 }
 
 impl Bench {
-    fn set_up() -> Bench {
+    fn set_up(count: usize) -> Bench {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let folder = root.join("target/bench-quantize");
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -73,7 +75,11 @@ impl Bench {
         }
         let reference = Model::open(&path).expect("the reference");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-        Bench { root, folder, reference, pool }
+        let test = windows(&tokens(&root, &reference, "test"), LENGTH, count);
+        let scored: Vec<Scored> = test.iter().map(|window| Scored { tokens: window.clone(), from: 1 }).collect();
+        let mut logits = Vec::new();
+        reference.score(&scored, &mut |_, rows| logits.push(rows.to_vec())).expect("logits");
+        Bench { root, folder, reference, pool, test, logits }
     }
 
     fn text(&self, part: &str, count: usize) -> Vec<Window> {
@@ -120,10 +126,10 @@ impl Bench {
         (path, found["cpu_s"].as_f64().expect("a time"))
     }
 
-    fn row(&self, what: &str, (ours, our_time): (&Path, f64), (theirs, their_time): (&Path, f64), test: &[Window]) {
+    fn row(&self, what: &str, (ours, our_time): (&Path, f64), (theirs, their_time): (&Path, f64)) {
         let sizes = [ours, theirs].map(|path| std::fs::metadata(path).expect("a file").len());
         let open = [ours, theirs].map(|path| Model::open(path).expect("a file"));
-        let [ours, theirs] = self.divergences(&open, test);
+        let [ours, theirs] = self.divergences(&open);
         let (a, b) = (mean(&ours), mean(&theirs));
         let gaps: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours - theirs).collect();
         let spread = gaps.iter().map(|gap| (gap - mean(&gaps)) * (gap - mean(&gaps))).sum::<f64>() / (gaps.len() - 1) as f64;
@@ -138,18 +144,16 @@ impl Bench {
     }
 
     /// Mean divergences of each window from the reference's predictions.
-    fn divergences<const N: usize>(&self, models: &[Model<Stored>; N], test: &[Window]) -> [Vec<f64>; N] {
+    fn divergences<const N: usize>(&self, models: &[Model<Stored>; N]) -> [Vec<f64>; N] {
         let vocab = self.reference.config.vocab_size;
         let mut found = [const { Vec::new() }; N];
-        for window in test {
-            let scored = [slmops::model::Scored { tokens: window.clone(), from: 1 }];
-            let mut theirs = Vec::new();
-            self.reference.score(&scored, &mut |_, logits| theirs = logits.to_vec()).expect("logits");
+        for (window, theirs) in self.test.iter().zip(&self.logits) {
+            let scored = [Scored { tokens: window.clone(), from: 1 }];
             for (model, found) in models.iter().zip(&mut found) {
                 let mut losses = vec![0.0; window.len() - 1];
                 let each = &mut |_: usize, logits: &[f32]| {
                     let mut logits = logits.to_vec();
-                    distill(&mut logits, vocab, &Teacher::Dense(&theirs), Divergence::ForwardKl, 1.0, 1.0, &mut losses).expect("finite");
+                    distill(&mut logits, vocab, &Teacher::Dense(theirs), Divergence::ForwardKl, 1.0, 1.0, &mut losses).expect("finite");
                 };
                 model.score(&scored, each).expect("logits");
                 found.push(losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64);
@@ -159,7 +163,7 @@ impl Bench {
     }
 
     /// `fit` against each preset with an importance matrix, in as many bytes.
-    fn fits(&self, test: &[Window]) {
+    fn fits(&self) {
         let data = self.folder.join("calibration.jsonl");
         let lines: String = texts(&self.root, "calibration").iter().map(|text| format!("{}\n", json!({"text": text}))).collect();
         std::fs::write(&data, lines).expect("a file");
@@ -177,7 +181,7 @@ impl Bench {
             let out = self.folder.join("fit");
             let inputs = [("model", &model), ("data", &data), ("shares", &shares)];
             let time = run("fit", json!({"max_size": size, "probe_tokens": 512}), &inputs, &out);
-            self.row(&format!("fit, {name} | yes"), (&out.join("model.gguf"), time), (&theirs, their_time), test);
+            self.row(&format!("fit, {name} | yes"), (&out.join("model.gguf"), time), (&theirs, their_time));
         }
     }
 }

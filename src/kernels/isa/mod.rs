@@ -219,19 +219,28 @@ macro_rules! clones {
 }
 pub(crate) use clones;
 
-/// Accumulators of [`chains`].
-pub const CHAINS: usize = 12;
-
 clones! {
-    /// Independent chains of fused multiply-adds in registers, for benches: what the processor can do at most.
-    pub fn chains<S>(s, rounds: usize) -> f32 {
-        let mut sums = [s.splat(1.0); CHAINS];
-        let x = s.splat(std::hint::black_box(1.0));
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = s.fma(x, x, *sum);
-            }
-        }
-        sums.iter().map(|sum| s.to_array(*sum)[0]).fold(0.0, |a, b| a + b)
+    /// Independent chains of fused multiply-adds in registers, for benches: what the processor can do at most. The floating-point operations that were made.
+    pub fn chains<S>(s, rounds: usize) -> usize {
+        // As many as the registers hold, and more than an addition takes cycles.
+        if const { S::TILE_VECTORS == 1 } { chained::<S, 6>(s, rounds) } else { chained::<S, 12>(s, rounds) }
     }
+}
+
+#[inline(always)]
+fn chained<S: Simd, const CHAINS: usize>(s: S, rounds: usize) -> usize {
+    use std::hint::black_box;
+    let x = s.load(&black_box([1.0; LANES]));
+    // Nothing that the compiler knows to be alike or sees to be unused: it would leave it out.
+    let mut sums = [x; CHAINS];
+    for sum in &mut sums {
+        *sum = s.load(&black_box([1.0; LANES]));
+    }
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = s.fma(x, x, *sum);
+        }
+    }
+    black_box(sums.map(|sum| s.to_array(sum)));
+    rounds * CHAINS * LANES * 2
 }
