@@ -64,7 +64,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Plan, Vec<Diagnostic>> {
         diagnostics.extend(errors);
         Lock::default()
     });
-    let cache = options.sources.clone().unwrap_or_else(|| default_cache(&root));
+    let cache = fetched(options, &root);
     let mut planner = expand::Planner::new(options, &lock, &cache, root);
     for member in &members {
         // A root that only lists its members builds nothing itself.
@@ -84,6 +84,14 @@ pub fn load(path: &Path, options: &Options) -> Result<Plan, Vec<Diagnostic>> {
 /// Where fetched sources are kept if nobody says otherwise.
 pub fn default_cache(root: &Path) -> PathBuf {
     root.join("cache").join("sources")
+}
+
+/// The folder for fetched sources.
+fn fetched(options: &Options, root: &Path) -> PathBuf {
+    let folder = options.sources.clone().unwrap_or_else(|| default_cache(root));
+    // Older stores have a file there, of what they remembered of local ones.
+    let _absent_or_a_folder = std::fs::remove_file(&folder);
+    folder
 }
 
 fn declares(member: &Member, kinds: &[&'static dyn Kind]) -> bool {
@@ -106,7 +114,7 @@ pub fn sources(path: &Path, overrides: &Overrides) -> Result<(PathBuf, Vec<Spec>
 /// `slmops lock`: fetches and pins every remote source, and writes the lock. `sources` is the folder for fetched sources.
 pub fn lock(path: &Path, options: &Options) -> Result<Lock, Vec<Diagnostic>> {
     let (root, specs) = sources(path, &options.overrides)?;
-    let cache = options.sources.clone().unwrap_or_else(|| default_cache(&root));
+    let cache = fetched(options, &root);
     // A lock that cannot be read is made anew only once the user has deleted it.
     let old = Lock::load(&root)?;
     let lock = source::update(&specs, &old, Reach { cache: &cache, fetch: Fetch::Pinned, remote: &options.remote })?;

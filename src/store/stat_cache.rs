@@ -78,8 +78,6 @@ impl StatCache {
     /// A list that is missing, corrupt or of another version is an empty one.
     pub fn load(store: &Store) -> StatCache {
         let path = store.root().join("stamps");
-        // Where the list was before, fetched sources go now.
-        let _absent_or_a_folder = fs::remove_file(store.root().join("sources"));
         let entries = fs::read_to_string(&path).ok().and_then(|text| parse(&text)).unwrap_or_default();
         StatCache { path, entries, state: State::AsOnDisk }
     }
@@ -168,22 +166,6 @@ mod tests {
             fs::write(space.path().join("stamps"), broken).unwrap();
             assert_eq!(StatCache::load(&store).get(path, &stamp), None);
         }
-    }
-
-    #[test]
-    fn the_list_is_not_where_fetched_sources_go() {
-        let space = tempfile::tempdir().unwrap();
-        let store = Store::open(space.path()).unwrap();
-        let sources = space.path().join("sources");
-        // As older versions left it.
-        fs::write(&sources, "sources 1\n").unwrap();
-        let mut cache = StatCache::load(&store);
-        fs::create_dir(&sources).unwrap();
-        let stamp = Stamp { size_bytes: 1, mtime_ns: -5, ctime_ns: 3, inode: 4, device: 5 };
-        cache.insert(Path::new("/data/a"), stamp, Digest::of(b"x"));
-        cache.save(&store).unwrap();
-        StatCache::load(&store);
-        assert!(sources.is_dir());
     }
 
     #[test]

@@ -121,6 +121,18 @@ fn branches_tags_and_commits_come_over_http() {
 }
 
 #[test]
+fn a_store_of_an_older_version_takes_in_what_is_fetched() {
+    let space = Space::new("{ path = \"slmops.toml\" }");
+    let folder = repository(&space);
+    commit(&folder, &[("x", b"one")]);
+    let server = served(&space);
+    space.manifest(&format!("{{ git = \"{}/data.git\" }}", server.url));
+    space.write("cache/sources", "what was remembered of local files\n");
+    space.lock().unwrap();
+    assert_eq!(fs::read_to_string(space.fetched().join("x")).unwrap(), "one");
+}
+
+#[test]
 fn one_commit_comes_without_its_history() {
     let space = Space::new("{ path = \"slmops.toml\" }");
     let folder = repository(&space);
