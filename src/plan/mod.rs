@@ -89,8 +89,10 @@ pub fn default_cache(root: &Path) -> PathBuf {
 /// The folder for fetched sources.
 fn fetched(options: &Options, root: &Path) -> PathBuf {
     let folder = options.sources.clone().unwrap_or_else(|| default_cache(root));
-    // Older stores have a file there, of what they remembered of local ones.
-    let _absent_or_a_folder = std::fs::remove_file(&folder);
+    // Older stores have a file there, of what they remembered of local ones. A link is somebody's wish to have them elsewhere.
+    if folder.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        let _ = std::fs::remove_file(&folder);
+    }
     folder
 }
 
