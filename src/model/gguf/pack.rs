@@ -7,7 +7,8 @@ use std::path::Path;
 use super::{TensorPlan, Writer, arch, llama, named};
 use crate::kernels::isa::{LANES, clones};
 use crate::model::decoder::{Pairs, Tensors};
-use crate::model::quant::{BlockType, QuantError, dequantize, quantize_into};
+use crate::model::quant::outliers::Outliers;
+use crate::model::quant::{BlockType, QuantError, SUPER_BLOCK, dequantize, quantize_into};
 use crate::model::weights::Tensor;
 use crate::model::{Imatrix, Model, ModelError, Stored};
 
@@ -78,10 +79,6 @@ fn member(
 ) -> Result<(), ModelError> {
     let Some(tensor) = model.weights.layout.tensors.get(index) else { return Ok(()) };
     let columns = tensor.shape.last().copied().unwrap_or(1);
-    let importance = match rounding.imatrix {
-        Some(imatrix) => imatrix.importance(&plan.name, columns)?,
-        None => None,
-    };
     let rows = tensor.range.len() / columns.max(1);
     let order = match model.weights.pairs() {
         Pairs::Halves => llama::row_order(&tensor.name, rows, &model.config),
@@ -92,6 +89,19 @@ fn member(
     let wrong = |error: QuantError| ModelError::malformed(format!("tensor `{}`", tensor.name), error);
     let piece = (PIECE / columns.max(1)).max(1);
     let mut ready = rounding.ready.and_then(|ready| ready.get(&index)).map(Vec::as_slice);
+    let mut importance = match rounding.imatrix {
+        Some(imatrix) => imatrix.importance(&plan.name, columns)?,
+        None => None,
+    };
+    // The other types keep llama.cpp's bytes.
+    if importance.is_none() && ready.is_none() && plan.ty.block_values() == SUPER_BLOCK {
+        let mut outliers = Outliers::new(columns);
+        for first in (0..rows).step_by(piece) {
+            model.weights.values(index, first..rows.min(first + piece), order.as_deref(), &mut buffers.values)?;
+            outliers.add(&buffers.values);
+        }
+        importance = outliers.importance();
+    }
     for first in (0..rows).step_by(piece) {
         model.weights.values(index, first..rows.min(first + piece), order.as_deref(), &mut buffers.values)?;
         match &mut ready {

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::ModelError;
 use super::gguf::{self, Array, Gguf, TensorPlan, Value, Writer};
+use super::quant::outliers::relative;
 use super::quant::{BlockType, dequantize};
 use super::read_limited;
 
@@ -53,12 +54,7 @@ impl Imatrix {
             let why = format!("it has {} values for `{name}`, whose rows have {columns}", sums.len());
             return Err(ModelError::malformed("the importance matrix", why));
         }
-        let mean = sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() / columns as f64;
-        if mean <= 0.0 {
-            return Ok(None);
-        }
-        // In units of the mean, so that no size of the inputs is beyond f32's products.
-        Ok(Some(sums.iter().map(|sum| (f64::from(*sum) / mean).clamp(1e-6, 1e12) as f32).collect()))
+        Ok(relative(&sums.iter().map(|sum| f64::from(*sum)).collect::<Vec<_>>()))
     }
 
     /// Either format, told apart by its first bytes.

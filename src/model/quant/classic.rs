@@ -75,7 +75,7 @@ clones! {
     fn symmetric_blocks<S>(s, x: &[f32], importance: &[f32], cost: Cost, top: f32, steps: Steps) -> Blocks {
         let mut levels = [s.splat(0.0); BLOCK];
         let d = match cost {
-            Cost::Even | Cost::Size => {
+            Cost::Even => {
                 let x = columns::<S, BLOCK>(s, x);
                 let mut most = s.splat(0.0);
                 for x in &x {
@@ -106,7 +106,7 @@ clones! {
     fn affine_blocks<S>(s, x: &[f32], importance: &[f32], cost: Cost, top: f32, steps: Steps) -> Blocks {
         let mut levels = [s.splat(0.0); BLOCK];
         let (d, m) = match cost {
-            Cost::Even | Cost::Size => {
+            Cost::Even => {
                 let x = columns::<S, BLOCK>(s, x);
                 let (mut low, mut high) = (s.splat(f32::MAX), s.splat(f32::MIN));
                 for x in &x {

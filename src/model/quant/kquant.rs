@@ -17,11 +17,6 @@ const Q6K: Shape = Shape { top: 32.0, scale_top: 128.0, steps: Steps { width: 0.
 
 /// Packs one set: sixteen groups.
 pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut [u8]) {
-    // What is cheapest to the model on its own was measured; see docs/compression.md.
-    let cost = match ty {
-        BlockType::Q4K | BlockType::Q5K | BlockType::Q6K if cost == Cost::Even => Cost::Size,
-        _ => cost,
-    };
     let grid = match ty {
         BlockType::Q2K => affine16(x, importance, cost, Q2K),
         BlockType::Q3K => symmetric16(x, importance, cost, Q3K),

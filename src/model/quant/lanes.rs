@@ -21,9 +21,7 @@ pub struct Set<S: Simd, const N: usize> {
 pub enum Cost {
     /// The same for each value.
     Even,
-    /// r + |x|, r the root of the mean square: with no knowledge of the inputs, large values are a little dearer.
-    Size,
-    /// The value's importance times √(2 r² + x²).
+    /// The value's importance times √(2 r² + x²), r the root of the mean square.
     Important,
 }
 
@@ -40,13 +38,6 @@ impl<S: Simd, const N: usize> Set<S, N> {
             square = s.fma(*x, *x, square);
         }
         let mean = s.mul(share(s, square, lanes, |a, b| a + b), s.splat(1.0 / (lanes * N) as f32));
-        if cost == Cost::Size {
-            let root = s.sqrt(mean);
-            for i in 0..N {
-                set.w[i] = s.add(root, magnitude(s, set.x[i]));
-            }
-            return set;
-        }
         set.w = columns(s, importance);
         let twice = s.add(mean, mean);
         for i in 0..N {

@@ -10,6 +10,7 @@ pub mod gptq;
 mod grid;
 mod kquant;
 mod lanes;
+pub mod outliers;
 mod plain;
 mod search;
 

@@ -1,5 +1,6 @@
 //! What can be said without a peer; the comparison with ggml itself is in `tests/peers`.
 
+use super::outliers::Outliers;
 use super::*;
 use proptest::prelude::*;
 
@@ -100,6 +101,39 @@ fn names_and_numbers_read_back() {
     }
     assert_eq!(BlockType::from_id(23), None);
     assert!("Q4_KM".parse::<BlockType>().is_err());
+}
+
+#[test]
+fn what_the_buffer_held_before_is_gone() {
+    let x = bell(256 * 20, 6);
+    for ty in BlockType::ALL {
+        let packed = quantize(ty, &x, 256 * 4).unwrap();
+        let mut used = vec![0xff; packed.len() + 100];
+        quantize_into(ty, &x, 256 * 4, None, &mut used).unwrap();
+        assert!(used == packed, "{ty}");
+    }
+}
+
+#[test]
+fn a_column_with_an_outlier_is_dear() {
+    const COLUMNS: usize = 600;
+    let mut x = bell(50 * COLUMNS, 7);
+    x[20 * COLUMNS + 100] = 3.0;
+    let importance = |rows: usize| {
+        let mut outliers = Outliers::new(COLUMNS);
+        x.chunks(rows * COLUMNS).for_each(|rows| outliers.add(rows));
+        outliers.importance().unwrap()
+    };
+    let costs = importance(50);
+    assert!((0..COLUMNS).all(|column| column == 100 || costs[column] * 100.0 < costs[100]), "{costs:?}");
+    // By the definition, in f64.
+    let moment = |column: usize, power: i32| x.iter().skip(column).step_by(COLUMNS).map(|x| f64::from(*x).powi(power)).sum::<f64>();
+    let expected = (moment(100, 4) / moment(100, 2)) / (moment(7, 4) / moment(7, 2));
+    assert!((f64::from(costs[100] / costs[7]) / expected - 1.0).abs() < 1e-5);
+    assert!(importance(7).iter().zip(&costs).all(|(a, b)| (a / b - 1.0).abs() < 1e-5));
+    let _forced = crate::kernels::isa::force(crate::kernels::isa::Isa::Portable);
+    assert_eq!(importance(50), costs);
+    assert_eq!(Outliers::new(COLUMNS).importance(), None);
 }
 
 proptest! {

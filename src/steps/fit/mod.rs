@@ -120,7 +120,7 @@ impl Kind for Fit {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {

@@ -86,7 +86,7 @@ impl Kind for Quantize {
     }
 
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn summary(&self) -> &'static str {
