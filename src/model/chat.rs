@@ -1,7 +1,9 @@
 //! Chat templates: messages → the text that a model was trained on. Rendered by minijinja as transformers would render them.
 //!
-//! A template comes with a model and may be hostile: its size, loops, recursion and output are bounded, and it sees nothing but
+//! A template comes with a model and may be hostile: its size, loops, recursion and output are bounded, and so is what it makes on the way ([`limits`]); it sees nothing but
 //! the messages and the special tokens.
+
+mod limits;
 
 use std::sync::Arc;
 
@@ -16,8 +18,6 @@ const MAX_TEMPLATE: usize = 256 << 10;
 /// Of one conversation; a training example of this size would not fit a model.
 const MAX_OUTPUT: usize = 4 << 20;
 const MAX_DEPTH: usize = 64;
-/// Instructions of the template engine, some hundred a message: about a second.
-const MAX_INSTRUCTIONS: u64 = 20_000_000;
 
 /// A user's content and a line break; an assistant's content and the end-of-text token.
 pub const DEFAULT: &str = "\
@@ -57,6 +57,8 @@ pub enum Ending {
 #[derive(Clone)]
 pub struct ChatTemplate {
     source: Arc<str>,
+    /// As the engine takes it.
+    plain: Arc<str>,
     environment: Arc<Environment<'static>>,
 }
 
@@ -72,9 +74,10 @@ impl ChatTemplate {
         if size > limit {
             return Err(ModelError::TooLarge { what: "the chat template".to_string(), size, limit });
         }
+        let plain = without_generation(source);
         let mut environment = environment();
-        environment.add_template_owned("chat", without_generation(source)).map_err(wrong)?;
-        Ok(ChatTemplate { source: source.into(), environment: Arc::new(environment) })
+        environment.set_fuel(Some(limits::check(&plain).map_err(wrong)?));
+        Ok(ChatTemplate { source: source.into(), plain: plain.into(), environment: Arc::new(environment) })
     }
 
     /// As written.
@@ -93,10 +96,12 @@ impl ChatTemplate {
             tools => Value::from(()),
             documents => Value::from(()),
         };
-        let mut out = Bounded(Vec::new());
-        let rendered = self.environment.get_template("chat").and_then(|template| template.render_captured_to(context, &mut out).map(drop));
-        rendered.map_err(wrong)?;
-        String::from_utf8(out.0).map_err(|error| ModelError::malformed("the chat template's output", error))
+        let text = limits::render(&self.environment, &self.plain, context).map_err(wrong)?;
+        let (size, limit) = (text.len() as u64, MAX_OUTPUT as u64);
+        if size > limit {
+            return Err(ModelError::TooLarge { what: "the chat template's output".to_string(), size, limit });
+        }
+        Ok(text)
     }
 }
 
@@ -115,19 +120,17 @@ fn wrong(error: Error) -> ModelError {
     ModelError::malformed("the chat template", format!("{detail}{why}{line}"))
 }
 
-/// As transformers sets jinja up, plus the limits.
+/// As transformers sets jinja up ([`limits`] strips blocks), plus the limits.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_recursion_limit(MAX_DEPTH);
-    environment.set_fuel(Some(MAX_INSTRUCTIONS));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(string_method);
     environment.add_function("raise_exception", |text: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, text.chars().take(500).collect::<String>()))
     });
+    limits::limit(&mut environment);
     environment
 }
 
@@ -174,23 +177,6 @@ pub fn string_method(_: &State, value: &Value, method: &str, args: &[Value]) -> 
     }
 }
 
-/// Refuses to grow beyond the limit.
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT {
-            return Err(std::io::Error::other("the output is too long"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tokenizer::tests::bytes_only;
@@ -225,6 +211,47 @@ mod tests {
         assert_eq!(without_generation("a {% b %} {% c"), "a {% b %} {% c");
     }
 
+    /// What is weighed is made as ever.
+    #[test]
+    fn the_limits_change_no_text() {
+        let mut plain = Environment::new();
+        plain.set_trim_blocks(true);
+        plain.set_lstrip_blocks(true);
+        plain.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        let long = "y".repeat(3000);
+        let messages: Vec<Message> = (0..200).map(|i| Message::user(format!("{i} {long}"))).collect();
+        let cases = [
+            "{{ 1 + 2 }}{{ 2 * 3 }}{{ 1.5 + 1 }}{{ 'a' + 'b' }}{{ 'a' ~ 1 ~ none }}{{ 'ab' * 3 }}{{ [1] + [2, 'c'] }}{{ [1, [2]] * 2 }}",
+            "{{ 1 == 1 }}{{ 'a' != 'b' }}{{ 1 < 2 }}{{ 'b' <= 'a' }}{{ 2 > 1 }}{{ 2 >= 3 }}{{ [1] == [1] }}{{ {'a': 1} == {'a': 2} }}{{ none == none }}",
+            "{{ 'a' in 'ba' }}{{ 'role' in messages[0] }}{{ 1 in [1] }}{{ [1] in [[1]] }}{{ 'x' not in ['y'] }}{{ messages[0] in messages }}",
+            "{{ {'b': [1, 2], 'a': {'c': none}} }}{{ [1, 'a', [true]] }}{{ (1, 2) }}{% set a, b = 1, [2] %}{{ a }}{{ b }}",
+            "{% for m in messages %}{% if loop.index0 == messages | length - 1 and m['role'] == 'user' %}{{ m.content | trim }}{% endif %}{% endfor %}",
+            "{{ [3, 1, 2] | sort | join(', ') }}{{ ['a', 'B'] | map('upper') | list }}{{ messages | map(attribute='role') | unique | join }}",
+            "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ 'a-b' | replace('-', '+') }}{{ 'a\nb' | indent(2, true) }}",
+            "{% set ns = namespace(n=0, t='') %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% set ns.t = ns.t + m.role %}{% endfor %}{{ ns.n }}{{ ns.t }}",
+            "{% set x %}a{{ 1 }}\n{% endset %}{{ x }}{% filter upper %}b{{ 'c' }}{% endfilter %}{% macro f(a, b='d') %}<{{ a ~ b }}>{% endmacro %}{{ f(1) }}{{ f(1, b=2) }}",
+            "{{ 'x' if nope is defined else 'y' }}{{ nope | default('z') }}{{ 1 is eq 1 }}{{ 2 is in [1, 2] }}{{ 3 is odd }}{{ {'a': 1} | items | list }}{{ {'b': 1, 'a': 2} | dictsort }}",
+            "  {% if true %}\n  a\n  {% endif %}\nb {%- if 1 %} c{% endif %}\n",
+        ];
+        for case in cases {
+            let expected = plain.render_str(case, context! { messages => messages }).unwrap();
+            assert_eq!(render(case, &messages).unwrap(), expected, "{case}");
+        }
+        for case in [
+            "{{ nope + 1 }}",
+            "{{ nope ~ 'a' }}",
+            "{{ 1 == nope }}",
+            "{{ nope < 1 }}",
+            "{{ 1 + 'a' }}",
+            "{{ [1] + 1 }}",
+            "{{ 1 in 2 }}",
+            "{{ 1\n + [] }}",
+        ] {
+            let expected = wrong(plain.render_str(case, context! {}).unwrap_err()).to_string();
+            assert_eq!(render(case, &[]).unwrap_err().to_string(), expected, "{case}");
+        }
+    }
+
     #[test]
     fn a_date_is_the_template_s_own() {
         let llama = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}";
@@ -246,6 +273,27 @@ mod tests {
             "{{ strftime_now('%Y') }}",
             "{{ messages[0].content.__class__ }}",
             "{% for",
+            // Texts that double, in every way that there is.
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x * 2 %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x | replace('x', 'xx') %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = [ns.x] | map('replace', 'x', 'xx') | first %}{% endfor %}",
+            "{% set ns = namespace(x=['x']) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
+            "{% set ns = namespace(x='x') %}{% for i in range(9000) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+            "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x == ns.x }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ a }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ a | string }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ a ~ a }}",
+            "{% set a = namespace(x='x') %}{% set b = namespace(x='x') %}{% set a.x = a %}{% set b.x = b %}{{ a == b }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ debug(a) }}",
+            "{{ '%999999999d' | format(1) }}",
+            "{{ 'x\nx' | indent(9999999999) }}",
+            "{{ [1] | batch(9999999999, 'x') | list }}",
+            "{{ 'x' * 9999999999 }}",
+            "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = f(ns.x) %}{% endfor %}",
         ];
         for case in cases {
             let error = render(case, &[Message::user("x")]).unwrap_err().to_string();

@@ -89,7 +89,7 @@ clones! {
                 }
                 d
             }
-            Cost::Important => {
+            Cost::Given | Cost::Important => {
                 let set = Set::<S, BLOCK>::new(s, x, importance, cost, 1);
                 let d = halves(s, symmetric(s, &set, top, steps));
                 let inverse = inverse(s, d);
@@ -120,7 +120,7 @@ clones! {
                 }
                 (d, low)
             }
-            Cost::Important => {
+            Cost::Given | Cost::Important => {
                 let set = Set::<S, BLOCK>::new(s, x, importance, cost, 1);
                 let Affine { scale, min } = affine(s, &set, top, steps, Minimum::Any);
                 let (d, min) = (halves(s, scale), halves(s, min));

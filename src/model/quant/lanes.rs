@@ -21,6 +21,8 @@ pub struct Set<S: Simd, const N: usize> {
 pub enum Cost {
     /// The same for each value.
     Even,
+    /// The value's importance.
+    Given,
     /// The value's importance times √(2 r² + x²), r the root of the mean square.
     Important,
 }
@@ -33,12 +35,15 @@ impl<S: Simd, const N: usize> Set<S, N> {
         if cost == Cost::Even {
             return set;
         }
+        set.w = columns(s, importance);
+        if cost == Cost::Given {
+            return set;
+        }
         let mut square = s.splat(0.0);
         for x in &set.x {
             square = s.fma(*x, *x, square);
         }
         let mean = s.mul(share(s, square, lanes, |a, b| a + b), s.splat(1.0 / (lanes * N) as f32));
-        set.w = columns(s, importance);
         let twice = s.add(mean, mean);
         for i in 0..N {
             let x = set.x[i];
