@@ -1,6 +1,6 @@
 //! Chat templates: messages → the text that a model was trained on. Rendered by minijinja as transformers would render them.
 //!
-//! A template comes with a model and may be hostile: its size, loops, recursion and output are bounded, and so is what it makes on the way ([`limits`]); it sees nothing but
+//! A template comes with a model and may be hostile: its size, loops, recursion and output are bounded, and so is what it makes on the way (`limits`); it sees nothing but
 //! the messages and the special tokens.
 
 mod limits;
@@ -120,7 +120,7 @@ fn wrong(error: Error) -> ModelError {
     ModelError::malformed("the chat template", format!("{detail}{why}{line}"))
 }
 
-/// As transformers sets jinja up ([`limits`] strips blocks), plus the limits.
+/// As transformers sets jinja up (`limits` strips blocks), plus the limits.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);

@@ -60,14 +60,14 @@ impl Made {
     }
 
     fn add(&self, weight: u64) -> Result<(), Error> {
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |made| Some(made.saturating_add(weight)));
-        if before.unwrap_or_else(|made| made).saturating_add(weight) > ALLOWANCE {
+        let before = self.0.fetch_add(weight, Ordering::Relaxed);
+        if before.saturating_add(weight) > ALLOWANCE {
             return Err(refused(format!("it makes more than {} MiB of texts and lists", ALLOWANCE >> 20)));
         }
         Ok(())
     }
 
-    /// Takes a value with all that is in it, each time that it is; what that was.
+    /// Counts a value and all that is in it, what is shared as often as it stands there; returns the weight.
     fn weigh(&self, value: &Value) -> Result<u64, Error> {
         self.weigh_nested(value, 0)
     }

@@ -17,7 +17,7 @@ const Q6K: Shape = Shape { top: 32.0, scale_top: 128.0, steps: Steps { width: 0.
 
 /// Packs one set: sixteen groups.
 pub fn pack(ty: BlockType, x: &[f32], importance: &[f32], cost: Cost, out: &mut [u8]) {
-    // At so many bits no error is large enough to meet others; measured, see docs/compression.md.
+    // What is cheapest to a model was measured; see docs/compression.md.
     let cost = if ty == BlockType::Q6K && cost == Cost::Important { Cost::Given } else { cost };
     let grid = match ty {
         BlockType::Q2K => affine16(x, importance, cost, Q2K),
