@@ -126,7 +126,7 @@ fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_recursion_limit(MAX_DEPTH);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(string_method);
+    environment.set_unknown_method_callback(limits::method);
     environment.add_function("raise_exception", |text: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, text.chars().take(500).collect::<String>()))
     });
@@ -180,6 +180,7 @@ pub fn string_method(_: &State, value: &Value, method: &str, args: &[Value]) -> 
 #[cfg(test)]
 mod tests {
     use super::super::tokenizer::tests::bytes_only;
+    use super::limits::MAX_TERMS;
     use super::*;
 
     fn render(source: &str, messages: &[Message]) -> Result<String, ModelError> {
@@ -218,6 +219,7 @@ mod tests {
         plain.set_trim_blocks(true);
         plain.set_lstrip_blocks(true);
         plain.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        plain.set_unknown_method_callback(string_method);
         let long = "y".repeat(3000);
         let messages: Vec<Message> = (0..200).map(|i| Message::user(format!("{i} {long}"))).collect();
         let cases = [
@@ -232,6 +234,13 @@ mod tests {
             "{% set x %}a{{ 1 }}\n{% endset %}{{ x }}{% filter upper %}b{{ 'c' }}{% endfilter %}{% macro f(a, b='d') %}<{{ a ~ b }}>{% endmacro %}{{ f(1) }}{{ f(1, b=2) }}",
             "{{ 'x' if nope is defined else 'y' }}{{ nope | default('z') }}{{ 1 is eq 1 }}{{ 2 is in [1, 2] }}{{ 3 is odd }}{{ {'a': 1} | items | list }}{{ {'b': 1, 'a': 2} | dictsort }}",
             "  {% if true %}\n  a\n  {% endif %}\nb {%- if 1 %} c{% endif %}\n",
+            "{{ messages[1:3] }}{{ messages[-1].role }}{{ 'abc'[::-1] }}{{ 'abc'[1] }}{{ [1, 2, 3][:2] }}{{ messages[0]['nope'] is defined }}{{ (messages | reverse | list)[0].role }}",
+            "{% for c in 'abc' %}{{ c }}{% else %}x{% endfor %}{% for x in [1, [2, [3]]] recursive %}{% if x is number %}{{ x }}{% else %}{{ loop(x) }}{% endif %}{% endfor %}",
+            "{% for m in messages[:9] %}{% if loop.index == 2 %}{% continue %}{% elif loop.index == 4 %}{% break %}{% endif %}{{ loop.index }}{% endfor %}",
+            "{% for m in messages[:3] %}{% if m.role == 'a' %}b{% elif m.role == 'user' %}c{% else %}d{% endif %}{{ loop.cycle('x', 'y') }}{{ loop.last }}{% endfor %}",
+            "{% macro g() %}({{ caller() }}){% endmacro %}{% call g() %}in{% endcall %}{% for k in {'a': 1, 'b': 2} %}{{ k }}{% endfor %}{% with a = 1 %}{{ a }}{% endwith %}",
+            "{{ 'a-b'.split('-') | last }}{{ dict(a=1).a }}{{ namespace(b=[2]).b[0] }}{{ messages | map(attribute='content') | first | length }}{{ [1, 2] | sum }}{{ '7' | int + 1 }}",
+            "{% block a %}b{{ 1 if 2 is in [2] and not 3 == 4 or false }}{% endblock %}{% autoescape true %}<b>{{ '<' }}{% endautoescape %}{% raw %}{{ x }}{% endraw %}",
         ];
         for case in cases {
             let expected = plain.render_str(case, context! { messages => messages }).unwrap();
@@ -257,6 +266,31 @@ mod tests {
         let llama = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}";
         assert_eq!(render(llama, &[]).unwrap(), "26 Jul 2024");
         assert!(render("{{ strftime_now('%Y') }}", &[]).unwrap_err().to_string().contains("from day to day"));
+    }
+
+    /// A long text goes through an expression 81 million times.
+    fn long(expression: &str) -> String {
+        let texts = "{% set x = 'y' * 4000000 %}{% set y = 'y' * 4000000 %}{% set z = {y: 1} %}";
+        texts.to_string() + "{% for i in range(9000) %}{% for j in range(9000) %}{% set w = " + expression + " %}{% endfor %}{% endfor %}"
+    }
+
+    /// At the limits, on a small stack.
+    #[test]
+    fn long_expressions_fit_the_stack() {
+        let render_all = || {
+            for case in ["{{ 1@ }}", "{{ x@ }}", "{{ 'x'@ }}", "{% if 0 %}@{% endif %}"] {
+                for part in ["+1", "~1", " and 1", ".x", "[0]", "|e", "|upper", " if 1", " is odd", "()", "{%elif 0%}"] {
+                    let template = case.replace('@', &part.repeat(MAX_TERMS - 1));
+                    let _ = render(&template, &[]);
+                }
+            }
+            let macros = "{% set a = namespace(x=0) %}{% for i in range(90000) %}{% set p = a.x %}{% macro m() %}{{ p }}{% endmacro %}{% set a.x = m %}{% endfor %}";
+            assert_eq!(render(macros, &[]).unwrap(), "");
+            for part in ["{% if 1 %}", "{%for x in [1]%}", "{{ [", "{{ not ", "{{ {1:"] {
+                let _ = render(&part.repeat(140), &[]);
+            }
+        };
+        std::thread::Builder::new().stack_size(1 << 20).spawn(render_all).unwrap().join().unwrap();
     }
 
     #[test]
@@ -294,10 +328,59 @@ mod tests {
             "{{ [1] | batch(9999999999, 'x') | list }}",
             "{{ 'x' * 9999999999 }}",
             "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = f(ns.x) %}{% endfor %}",
+            "{% set x = 'y' * 4000000 %}{{ [x, x] | map('upper') | join | split('Y') | length }}{{ (x * 20).split('y') | length }}",
+            // What contains itself, or lies deep in what is asked of it.
+            "{% set a = namespace(x='x') %}{% set b = namespace(x='x') %}{% set a.x = a %}{% set b.x = b %}{{ a == b == a }}",
+            "{% set a = namespace(x='x') %}{% set b = namespace(x='x') %}{% set a.x = a %}{% set b.x = b %}{{ [a] | select('eq', b) | list }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{% for b in [a, a] %}{{ loop.changed(b) }}{% endfor %}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ a | lower }}",
+            "{% set a = namespace(x='x') %}{% set a.x = a %}{{ {a: 1}[a] }}",
+            "{% set a = namespace(x=0) %}{% for i in range(90000) %}{% set n = namespace(x=0) %}{% set n.x = a.x %}{% set a.x = n %}{% endfor %}",
+            "{% set a = namespace(x=0) %}{% for i in range(90000) %}{% set a.x = namespace(x=a.x) %}{% endfor %}",
+            "{% set a = namespace(x=0) %}{% for i in range(90000) %}{% set a.x = dict(x=a.x) %}{% endfor %}",
+            "{% block a %}{{ self.a() }}{% endblock %}",
+            "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+            // Texts read again and again.
+            &long("x[1:]"),
+            &long("x[3000000]"),
+            &long("x | length"),
+            &long("'z' in x"),
+            &long("x == y"),
+            &long("x is lower"),
+            &long("x is endingwith(y)"),
+            &long("x | float"),
+            &long("x.strip('y')"),
+            &long("x.startswith(y)"),
+            &long("{x: 1}"),
+            &long("z[x]"),
+            &long("x * 1"),
+            &long("[x, y] | min"),
+            "{% set x = 'y' * 4000000 %}{% for i in range(9000) %}{% for j in range(9000) %}{% for c in x %}{% break %}{% endfor %}{% endfor %}{% endfor %}",
+            "{% for i in range(9000) %}{% for j in range(9000) %}{% set x = messages | sort(attribute='content') %}{% endfor %}{% endfor %}",
+            "{% for i in range(9000) %}{% for j in range(9000) %}{% set x = 1 + 1 == 2 and 'a' in 'ab' %}{% endfor %}{% endfor %}",
+            // Terms by the thousand.
+            &format!("{{{{ 1{} }}}}", "+1".repeat(100_000)),
+            &format!("{{{{ 1{} }}}}", " if 1".repeat(40_000)),
+            &format!("{{{{ x{} }}}}", ".x".repeat(100_000)),
+            &format!("{{{{ x{} }}}}", "[0]".repeat(80_000)),
+            &format!("{{{{ x{} }}}}", "()".repeat(100_000)),
+            &format!("{{{{ 'x'{} }}}}", "|e".repeat(100_000)),
+            &format!("{{{{ 1{} }}}}", " and 1".repeat(40_000)),
+            &format!("{{{{ {}1 }}}}", "not ".repeat(60_000)),
+            &format!("{{{{ {}1 }}}}", "-".repeat(60_000)),
+            &format!("{{{{ {} }}}}", "[".repeat(100_000)),
+            &format!("{{{{ {} }}}}", "{1:".repeat(80_000)),
+            &format!("{{% if 0 %}}{}{{% endif %}}", "{%elif 0%}".repeat(20_000)),
+            &"{% if 1 %}".repeat(20_000),
+            &"{%if 1%}{%else%}".repeat(15_000),
+            &"{%for x in [1]%}".repeat(15_000),
+            &"{%set x%}".repeat(25_000),
+            &"{%filter e%}".repeat(20_000),
         ];
         for case in cases {
             let error = render(case, &[Message::user("x")]).unwrap_err().to_string();
-            assert!(error.contains("chat template"), "{case}: {error}");
+            let start = &case[..case.floor_char_boundary(200)];
+            assert!(error.contains("chat template"), "{start}: {error}");
         }
         assert!(matches!(ChatTemplate::new(&"x".repeat(MAX_TEMPLATE + 1)), Err(ModelError::TooLarge { .. })));
     }
