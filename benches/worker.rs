@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use slmops::kernels::{AdamW, Divergence, Mat, Teacher, Write, adamw, cross_entropy, distill, isa, matmul, sum_squares};
+use slmops::kernels::{AdamW, Divergence, Mat, Teacher, Write, adamw, cross_entropy, distill, isa, matmul, pages, sum_squares};
 use slmops::model::decoder::cache::Cache;
 use slmops::model::decoder::{Batch, Decoder, Keep};
 use slmops::model::{Activation, Config, Family, Features, Model, ModelError, Stored, Weights};
@@ -63,14 +63,16 @@ fn peak() -> f64 {
 
 /// Numbers that both sides make alike.
 fn numbers(len: usize, factor: usize, scale: f32) -> Vec<f32> {
-    (0..len).map(|i| ((i * factor % 1009) as f32 / 1009.0 - 0.5) * scale).collect()
+    let mut numbers = pages::zeros(len);
+    numbers.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * factor % 1009) as f32 / 1009.0 - 0.5) * scale);
+    numbers
 }
 
 /// The quickest of the runs that fit into a moment, so that other programs of the machine disturb little.
 fn sgemm(layout: &str, shape: &[usize]) -> (f64, f64) {
     let [m, k, n] = shape[..] else { panic!("sgemm: m k n") };
     let (a, b) = (numbers(m * k, 7919, 1.0), numbers(k * n, 104_729, 1.0));
-    let mut c = vec![0.0; m * n];
+    let mut c = pages::zeros(m * n);
     let best = quickest(|| match layout {
         "NN" => matmul(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, Write::Set),
         "NT" => matmul(Mat::new(&a, m, k), Mat::new(&b, n, k).t(), &mut c, Write::Set),
@@ -193,7 +195,7 @@ impl Session {
             targets.extend_from_slice(&tokens[1..]);
         }
         let weights = weights(&student);
-        let zeros = || vec![0.0; weights.data.len()];
+        let zeros = || pages::zeros(weights.data.len());
         Session {
             decoder: Decoder::new(&student).expect("a student"),
             gradients: zeros(),

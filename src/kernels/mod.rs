@@ -15,6 +15,7 @@ pub mod math;
 pub mod norm;
 pub mod optim;
 pub mod packed;
+pub mod pages;
 pub mod reduce;
 pub mod rng;
 pub mod rope;

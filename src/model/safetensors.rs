@@ -16,6 +16,7 @@ use super::quant::BlockType;
 use super::stored::Span;
 use super::weights::{FileTensor, Layout, Tensor};
 use super::{Config, Model, ModelError, Stored, Weights, pickle};
+use crate::kernels::pages;
 
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -151,7 +152,7 @@ impl Finding {
 
     /// Only now that all that the layout promises is known to be in the files is memory taken for it.
     fn unpack(self, place: &Path) -> Result<Weights, ModelError> {
-        let data = vec![0.0; self.layout.total()];
+        let data = pages::zeros(self.layout.total());
         let mut weights = Weights { layout: Arc::new(self.layout), data };
         for (name, span) in &self.spans {
             let Some(out) = weights.get_mut(name) else { continue };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::Family;
 use super::{Config, ModelError};
+use crate::kernels::pages;
 
 /// 16 GiB of f32: more than any model that this machine class can train or run.
 const MAX_PARAMETERS: usize = 1 << 32;
@@ -144,7 +145,7 @@ pub struct Weights {
 impl Weights {
     pub fn zeros(config: &Config) -> Result<Weights, ModelError> {
         let layout = Layout::of(config)?;
-        let data = vec![0.0; layout.total()];
+        let data = pages::zeros(layout.total());
         Ok(Weights { layout: Arc::new(layout), data })
     }
 

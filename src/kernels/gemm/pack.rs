@@ -1,7 +1,10 @@
 //! Copies of matrix blocks in the order in which tiles read them.
 
+use std::ops::Range;
+
 use super::{CHUNK, Mat};
 use crate::kernels::isa::{LANES, Simd};
+use crate::kernels::pages::Room;
 
 /// Rows that packing asks for ahead of its time: the processor foresees lines behind each other, not rows.
 const AHEAD: usize = 4;
@@ -9,10 +12,8 @@ const AHEAD: usize = 4;
 /// Panels of A that are packed side by side.
 const PANELS_OF_A: usize = 16;
 
-/// Sixteen values of one cache line.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub struct Line(pub [f32; LANES]);
+/// Sixteen values, of one cache line.
+pub type Line = [f32; LANES];
 
 /// Room of one copied row's chunk. The spare line spreads the rows over the sets of the cache.
 pub const ROW: usize = CHUNK + LANES;
@@ -20,30 +21,30 @@ pub const ROW: usize = CHUNK + LANES;
 /// What one thread packs into; kept between products.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// A, if its rows are stored but cannot be read where they are: a chunk of each.
-    pub rows: Vec<[f32; ROW]>,
+    /// Rows of A that cannot be read where they are: a chunk of each.
+    pub rows: Room,
+    /// The same of one tile.
+    pub tile: Room,
     /// A, if its columns are stored: for each panel and k, the panel's values.
-    pub columns: Vec<f32>,
+    pub columns: Room,
     /// Some panels of B: for each k, one or two lines.
-    pub panels: Vec<Line>,
+    pub panels: Room,
 }
 
-/// A's stored rows, one chunk of k.
+/// Some of A's stored rows, one chunk of k.
 #[inline(always)]
-pub fn copy_rows_of_a<'a>(a: &Mat, k: usize, to: &'a mut Vec<[f32; ROW]>) -> &'a [f32] {
-    to.resize(a.rows.max(to.len()), [0.0; ROW]);
-    for (i, to) in to.iter_mut().take(a.rows).enumerate() {
+pub fn copy_rows_of_a<'a>(a: &Mat, rows: Range<usize>, k: usize, to: &'a mut [f32]) -> &'a [f32] {
+    for (i, to) in rows.zip(to.chunks_exact_mut(ROW)) {
         to[..k].copy_from_slice(a.row(i));
     }
-    to.as_flattened()
+    to
 }
 
 /// A's stored columns (A is read transposed), one chunk of k, panel after panel of the given heights.
 #[inline(always)]
-pub fn columns_of_a<'a, S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Item = usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-    buffer.resize((a.cols * k).max(buffer.len()), 0.0);
-    let to = &mut *buffer;
-    let (mut to, mut first, mut heights) = (to.as_mut_slice(), 0, heights.peekable());
+pub fn columns_of_a<'a, S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator<Item = usize>, room: &'a mut Room) -> &'a [f32] {
+    let packed = room.of(a.cols * k);
+    let (mut to, mut first, mut heights) = (&mut *packed, 0, heights.peekable());
     while heights.peek().is_some() {
         // Row by row over some panels at a time: more of them would push each other out of the cache, fewer would use less of a row's lines.
         let mut panels: [(usize, &mut [f32]); PANELS_OF_A] = Default::default();
@@ -68,7 +69,7 @@ pub fn columns_of_a<'a, S: Simd>(s: S, a: &Mat, k: usize, heights: impl Iterator
         }
         first += width;
     }
-    buffer
+    packed
 }
 
 /// Asks for the cache lines of a part of a row; if it does not begin with a line it ends in one more.
@@ -86,13 +87,10 @@ fn to_come<'a>(from: &Mat<'a>, row: usize, first: usize, width: usize) -> &'a [f
     &row[first.min(row.len())..row.len().min(first + width)]
 }
 
-/// Columns `first ..` of B for one chunk of k, at most `panels` panels of at most `vectors` lines for each k, panel after panel;
-/// columns that B lacks are 0.
+/// Columns `first ..` of B for one chunk of k, in panels of at most `vectors` lines for each k, panel after panel; columns that B lacks are 0.
 #[inline(always)]
-pub fn panels_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, panels: usize, vectors: usize, to: &mut Vec<Line>) {
-    let lines = (b.shape().1 - first).div_ceil(LANES).min(panels * vectors);
-    to.resize((k * lines).max(to.len()), Line::default());
-    let to = &mut to[..k * lines];
+pub fn panels_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, vectors: usize, to: &mut [Line]) {
+    let lines = to.len() / k;
     if b.transposed {
         for (i, panel) in to.chunks_mut(k * vectors).enumerate() {
             let vectors_here = panel.len() / k;
@@ -112,8 +110,8 @@ pub fn panels_of_b<S: Simd>(s: S, b: &Mat, k: usize, first: usize, panels: usize
             for (v, line) in panel[p * vectors_here..(p + 1) * vectors_here].iter_mut().enumerate() {
                 let values = values.get(v * LANES..).unwrap_or_default();
                 match values.first_chunk::<LANES>() {
-                    Some(values) => s.store(s.load(values), &mut line.0),
-                    None => s.store(s.load_part(values, 0.0), &mut line.0),
+                    Some(values) => s.store(s.load(values), line),
+                    None => s.store(s.load_part(values, 0.0), line),
                 }
             }
         }
@@ -127,16 +125,16 @@ fn transposed<S: Simd>(s: S, b: &Mat, k: usize, first: usize, to: &mut [Line], s
     for p in (0..whole).step_by(LANES) {
         let square = s.transpose(&b.data[first * b.stride + p..], b.stride);
         for (j, values) in square.iter().enumerate() {
-            s.store(*values, &mut to[(p + j) * step].0);
+            s.store(*values, &mut to[(p + j) * step]);
         }
     }
     for j in 0..LANES {
         let Some(i) = Some(first + j).filter(|i| *i < b.rows) else {
-            to.iter_mut().step_by(step).for_each(|line| line.0[j] = 0.0);
+            to.iter_mut().step_by(step).for_each(|line| line[j] = 0.0);
             continue;
         };
         for (p, value) in b.row(i).iter().enumerate().skip(whole) {
-            to[p * step].0[j] = *value;
+            to[p * step][j] = *value;
         }
     }
 }

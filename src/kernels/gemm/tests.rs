@@ -32,6 +32,26 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Rows that push each other out of the cache are copied: once for many panels, tile by tile for few.
+#[test]
+fn rows_at_a_bad_distance_give_the_defined_bits() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for (m, k, n) in [(30, 300, 20), (570, 300, 20), (30, 300, 290)] {
+        let (a, b) = (random(m.max(k) * 1024, 1), random(k * n, 2));
+        for a in [Mat::strided(&a, m, k, 1024), Mat::strided(&a, k, m, 1024).t()] {
+            let b = Mat::new(&b, k, n);
+            let mut set = vec![0.0; m * n];
+            naive(a, b, &mut set);
+            for isa in Isa::ALL {
+                let Some(_forced) = isa::force(isa) else { continue };
+                let mut c = vec![f32::NAN; m * n];
+                pool.install(|| matmul(a, b, &mut c, Write::Set));
+                assert_eq!(bits(&c), bits(&set), "{m}×{k}×{n} {} {isa:?}", a.transposed);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_isa_layout_and_thread_count_gives_the_defined_bits() {
     let shapes = [
@@ -45,6 +65,10 @@ fn every_isa_layout_and_thread_count_gives_the_defined_bits() {
         (64, 64, 64),
         (561, 20, 40),
         (70, 700, 130),
+        // Several blocks of rows with the panels of one, several groups of panels, and both.
+        (561, 258, 20),
+        (15, 258, 290),
+        (4100, 2, 260),
     ];
     let pools: Vec<_> = [1, 2, 3, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).into();
     for (m, k, n) in shapes {

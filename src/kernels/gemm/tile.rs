@@ -13,8 +13,8 @@ const LINES: usize = 4;
 /// Where a tile finds A.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
-    /// One stored row for each row of the tile: from the first one's chunk of k on, and how far apart they begin. Then the rows of the next tile.
-    Rows(&'a [f32], usize, &'a [f32]),
+    /// One stored row for each row of the tile: from the first one's chunk of k on, and how far apart they begin. Then the rows that are read next.
+    Rows(&'a [f32], usize, (&'a [f32], usize)),
     /// One stored row for each k, from the tile's first value on, and how far apart they begin.
     Columns(&'a [f32], usize),
 }
@@ -91,8 +91,9 @@ fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
             assert!(rows.len() >= (HEIGHT - 1) * stride + b.len());
             // SAFETY: the row is below HEIGHT and the step below the number of `b`.
             let a = |step, row| unsafe { *rows.get_unchecked(row * stride + step) };
-            // A line of the next tile's rows at each step: they begin far from each other, which the processor does not foresee.
-            let ask = |stretch, p| s.prefetch(next.as_ptr().wrapping_add(stretch * stride + p * LANES));
+            // A line of the next rows at each step: they begin far from each other, which the processor does not foresee.
+            let (next, distance) = next;
+            let ask = |stretch, p| s.prefetch(next.as_ptr().wrapping_add(stretch * distance + p * LANES));
             sums::<S, HEIGHT, VECTORS>(s, a, ask, b, c, first, &mut Coming::default())
         }
         Left::Columns(columns, stride) => {
@@ -165,7 +166,7 @@ fn part<'a>(row: Option<&'a &mut [f32]>, first: usize, vectors: usize) -> &'a [f
 fn lines<S: Simd, const VECTORS: usize>(s: S, b: &[Line; VECTORS]) -> [S::V; VECTORS] {
     let mut vectors = [s.splat(0.0); VECTORS];
     for (vector, line) in vectors.iter_mut().zip(b) {
-        *vector = s.load(&line.0);
+        *vector = s.load(line);
     }
     vectors
 }

@@ -23,6 +23,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::kernels::gemm::{Mat, Write, matmul};
+use crate::kernels::pages;
 
 pub use batch::Batch;
 pub use layerwise::Layerwise;
@@ -198,9 +199,9 @@ fn linear(x: &[f32], inputs: usize, weight: &[f32], outputs: usize, y: &mut [f32
     matmul(Mat::new(x, rows, inputs), Mat::new(weight, outputs, inputs).t(), y, write);
 }
 
-/// Room for `rows` × `width`; what it held is of no use. Allocates only when it has never been so large.
+/// Room for `rows` × `width`; what it held is of no use.
 fn room(buffer: &mut Vec<f32>, rows: usize, width: usize) {
-    buffer.resize(rows * width, 0.0);
+    pages::room(buffer, rows * width);
 }
 
 /// Copies all, on all threads.

@@ -10,6 +10,7 @@ use super::settings::Training;
 use super::state::{Best, Point, State};
 use crate::kernels::loss::{NotFinite, cross_entropy};
 use crate::kernels::optim::{AdamW, adamw, sum_squares};
+use crate::kernels::pages;
 use crate::model::decoder::{Batch, Decoder, Keep};
 use crate::model::sparse::Mask;
 use crate::model::weights::Layout;
@@ -85,7 +86,7 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
     let mut run = Run {
         decoder,
         frozen,
-        gradient: vec![0.0; parameters],
+        gradient: pages::zeros(parameters),
         order: Order::new(job.examples.len(), job.settings.batch_size, job.settings.seed),
         chosen: Vec::with_capacity(job.settings.batch_size),
         rows: Rows::default(),

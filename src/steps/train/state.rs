@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::kernels::pages;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Steps done.
@@ -42,7 +44,7 @@ pub struct Point {
 
 impl State {
     pub fn new(weights: Vec<f32>) -> State {
-        let zeros = || vec![0.0; weights.len()];
+        let zeros = || pages::zeros(weights.len());
         State {
             step: 0,
             first: zeros(),
