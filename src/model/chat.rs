@@ -60,6 +60,8 @@ pub struct ChatTemplate {
     /// As the engine takes it.
     plain: Arc<str>,
     environment: Arc<Environment<'static>>,
+    /// What it says beyond what is supported.
+    unsupported: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -70,15 +72,29 @@ impl std::fmt::Debug for ChatTemplate {
 
 impl ChatTemplate {
     pub fn new(source: &str) -> Result<ChatTemplate, ModelError> {
+        let chat = ChatTemplate::of_model(source)?;
+        chat.supported()?;
+        Ok(chat)
+    }
+
+    /// A model is of use without conversations: what its template says beyond what is supported is told when one is to be rendered.
+    pub fn of_model(source: &str) -> Result<ChatTemplate, ModelError> {
         let (size, limit) = (source.len() as u64, MAX_TEMPLATE as u64);
         if size > limit {
             return Err(ModelError::TooLarge { what: "the chat template".to_string(), size, limit });
         }
         let plain = without_generation(source);
+        let unsupported = match limits::check(&plain) {
+            Err(error) if error.kind() == ErrorKind::InvalidOperation => Some(why(&error).into()),
+            checked => checked.map(|()| None).map_err(wrong)?,
+        };
         let mut environment = environment();
-        limits::check(&plain).map_err(wrong)?;
         environment.set_fuel(Some(limits::MAX_INSTRUCTIONS));
-        Ok(ChatTemplate { source: source.into(), plain: plain.into(), environment: Arc::new(environment) })
+        Ok(ChatTemplate { source: source.into(), plain: plain.into(), environment: Arc::new(environment), unsupported })
+    }
+
+    fn supported(&self) -> Result<(), ModelError> {
+        self.unsupported.as_ref().map_or(Ok(()), |why| Err(ModelError::unsupported("the chat template", why)))
     }
 
     /// As written.
@@ -87,6 +103,7 @@ impl ChatTemplate {
     }
 
     pub fn render(&self, messages: &[Message], ending: Ending, tokenizer: &Tokenizer) -> Result<String, ModelError> {
+        self.supported()?;
         let text = |special: &Option<super::tokenizer::Special>| special.as_ref().map_or(String::new(), |s| s.text.clone());
         let context = context! {
             messages => messages,
@@ -114,11 +131,15 @@ impl Default for ChatTemplate {
 }
 
 fn wrong(error: Error) -> ModelError {
+    ModelError::malformed("the chat template", why(&error))
+}
+
+fn why(error: &Error) -> String {
     let line = error.line().map_or(String::new(), |line| format!(" at line {line}"));
     let detail: String = error.detail().map_or_else(|| error.kind().to_string(), |detail| detail.chars().take(1000).collect());
     // Not defined, so that templates which ask whether it is take a date of their own.
-    let why = if detail.contains("strftime_now") { "; it would give today's date, and other results from day to day" } else { "" };
-    ModelError::malformed("the chat template", format!("{detail}{why}{line}"))
+    let date = if detail.contains("strftime_now") { "; it would give today's date, and other results from day to day" } else { "" };
+    format!("{detail}{date}{line}")
 }
 
 /// As transformers sets jinja up (`limits` strips blocks), plus the limits.
@@ -258,6 +279,14 @@ mod tests {
             let expected = wrong(plain.render_str(case, context! {}).unwrap_err()).to_string();
             assert_eq!(render(case, &[]).unwrap_err().to_string(), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn a_model_s_template_is_refused_when_it_is_used() {
+        let chat = ChatTemplate::of_model("\n{% call f() %}x{% endcall %}").unwrap();
+        let error = chat.render(&[], Ending::Complete, &bytes_only()).unwrap_err();
+        assert!(error.to_string().ends_with("is not supported: `{% call %}` at line 2"), "{error}");
+        assert!(ChatTemplate::new(chat.source()).is_err() && ChatTemplate::of_model("{% for").is_err());
     }
 
     #[test]

@@ -106,13 +106,13 @@ fn chat_template(folder: &Path) -> Result<ChatTemplate, ModelError> {
     if file.exists() {
         let bytes = read_limited(&file, MAX_TEMPLATE)?;
         let source = std::str::from_utf8(&bytes).map_err(|error| ModelError::malformed("chat_template.jinja", error))?;
-        return ChatTemplate::new(source);
+        return ChatTemplate::of_model(source);
     }
     let config = folder.join("tokenizer_config.json");
     if config.exists()
         && let Some(Value::String(source)) = json_file(&config)?.get("chat_template")
     {
-        return ChatTemplate::new(source);
+        return ChatTemplate::of_model(source);
     }
     Ok(ChatTemplate::default())
 }

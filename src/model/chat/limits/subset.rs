@@ -51,7 +51,7 @@ pub fn says(source: &str) -> Result<(), Error> {
         let wrong = |why: String| Err(refused(format!("{why} at line {}", span.start_line)));
         if let (true, Token::Ident(word)) = (begins, &token) {
             if !STATEMENTS.contains(word) {
-                return wrong(format!("`{{% {} %}}` is not supported", word.chars().take(40).collect::<String>()));
+                return wrong(format!("`{{% {} %}}`", word.chars().take(40).collect::<String>()));
             }
             match *word {
                 "for" => loops += 1,
@@ -104,12 +104,12 @@ pub fn does(template: &CompiledTemplate) -> Result<(), Error> {
     let mut fields = BTreeSet::new();
     for at in 0..instructions.len() as u32 {
         let why = match instructions.get(at) {
-            Some(Instruction::CompareAndPreserve(_)) => "comparisons in a row, such as `a < b < c`, are not supported",
-            Some(Instruction::CallMethod("changed" | "cycle", _)) => "`changed` and `cycle` are not supported",
-            Some(Instruction::UnpackLists(_) | Instruction::MergeKwargs(_)) => "`*` and `**` before arguments are not supported",
+            Some(Instruction::CompareAndPreserve(_)) => "comparisons in a row, such as `a < b < c`",
+            Some(Instruction::CallMethod("changed" | "cycle", _)) => "`changed` or `cycle` of a loop",
+            Some(Instruction::UnpackLists(_) | Instruction::MergeKwargs(_)) => "`*` or `**` before an argument",
             // The second bit.
-            Some(Instruction::PushLoop(flags)) if flags & 2 != 0 => "recursive loops are not supported",
-            Some(Instruction::FastRecurse) => "recursive loops are not supported",
+            Some(Instruction::PushLoop(flags)) if flags & 2 != 0 => "a recursive loop",
+            Some(Instruction::FastRecurse) => "a recursive loop",
             Some(Instruction::BuildList(Some(count)) | Instruction::BuildMap(count)) if *count > MAX_LITERAL => {
                 "a list or table is too long"
             }

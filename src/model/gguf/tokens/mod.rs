@@ -109,7 +109,7 @@ pub fn read(header: &Arc<Header>, path: &Path) -> Result<(Tokenizer, ChatTemplat
     tokenizer.eos = special(header, "tokenizer.ggml.eos_token_id");
     tokenizer.pad = special(header, "tokenizer.ggml.padding_token_id");
     let chat = header.get("tokenizer.chat_template").and_then(Value::as_str);
-    Ok((tokenizer, chat.map_or_else(|| Ok(ChatTemplate::default()), ChatTemplate::new)?))
+    Ok((tokenizer, chat.map_or_else(|| Ok(ChatTemplate::default()), ChatTemplate::of_model)?))
 }
 
 /// What llama.cpp takes for the end of a turn by its text, as files seldom name it.
