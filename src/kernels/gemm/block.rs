@@ -1,4 +1,4 @@
-//! What one thread does of a product: chunks of k, blocks of rows that fit the second-level cache, panels of columns that fit the first.
+//! What one thread does of a product: chunks of k, groups of columns whose panels fit the second-level cache, tiles of rows that fit the first.
 
 use std::ops::Range;
 
