@@ -13,7 +13,7 @@ const PANELS_OF_B: usize = 8;
 /// Rows of A that are packed at a time: some MiB, so that B is packed once for most products.
 const BLOCK_ROWS: usize = 4096;
 
-/// If all of B's panels are packed anyway: about 600 KiB, which are still in the second-level cache when they are read.
+/// The same if B is packed whole and stays: about 600 KiB, which are still in the second-level cache when they are read.
 const NEAR_ROWS: usize = 560;
 
 /// Rows that begin a multiple of this many bytes apart share few sets of the first-level cache and push each other out: they are copied.
@@ -67,15 +67,15 @@ fn one_chunk<S: Simd>(
     packed: bool,
 ) {
     let (k, n) = b.shape();
-    let Buffers { rows: a_rows, tile: a_tile, columns: a_columns, panels } = buffers;
+    let Buffers { a: a_packed, tile: a_tile, panels } = buffers;
     let distance = a.stride * size_of::<f32>();
     let in_place = !distance.is_multiple_of(COLLISION) && (!a.transposed || k * distance <= PAGES * PAGE);
     let (vectors, width) = (S::TILE_VECTORS, S::TILE_VECTORS * LANES);
     // Copied once, if more than one group of panels goes by.
     let copied = !in_place && (a.transposed || n > PANELS_OF_B * width);
     let (a_data, stride) = match copied {
-        true if a.transposed => (columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_columns), 0),
-        true => (copy_rows_of_a(a, 0..rows.len(), k, a_rows.of(rows.len() * ROW)), ROW),
+        true if a.transposed => (columns_of_a(s, a, k, heights(rows.len(), S::TILE_ROWS), a_packed), 0),
+        true => (copy_rows_of_a(a, 0..rows.len(), k, a_packed.of(rows.len() * ROW)), ROW),
         false => (a.data, a.stride),
     };
     for first in (0..n).step_by(PANELS_OF_B * width) {

@@ -21,12 +21,10 @@ pub const ROW: usize = CHUNK + LANES;
 /// What one thread packs into; kept between products.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// Rows of A that cannot be read where they are: a chunk of each.
-    pub rows: Room,
-    /// The same of one tile.
+    /// A, if it cannot be read where it is: a chunk of each row or, if its columns are stored, for each panel and k the panel's values.
+    pub a: Room,
+    /// The rows of one tile.
     pub tile: Room,
-    /// A, if its columns are stored: for each panel and k, the panel's values.
-    pub columns: Room,
     /// Some panels of B: for each k, one or two lines.
     pub panels: Room,
 }

@@ -8,7 +8,7 @@ use minijinja::{Environment, Error, Expression, State, UndefinedBehavior, contex
 use super::super::string_method;
 use super::refused;
 use super::subset::MAX_FIELDS;
-use super::weigh::{Made, VALUE};
+use super::weigh::{Made, READING, VALUE};
 
 /// Filters that make a text of what they are given.
 const TEXTS: [&str; 17] = [
@@ -38,7 +38,7 @@ const MAPPED: [&str; 10] = ["capitalize", "first", "int", "last", "length", "low
 /// One call of them can fill the memory, or there is no need of them.
 const REFUSED: [&str; 7] = ["batch", "chain", "format", "groupby", "pprint", "slice", "zip"];
 /// Tests that read what they are given.
-const READING: [&str; 22] = [
+const TESTS: [&str; 22] = [
     "!=",
     "<",
     "<=",
@@ -137,7 +137,7 @@ pub fn limit(environment: &mut Environment) {
     functions(environment);
     filters(environment);
     environment.remove_test("divisibleby");
-    for name in READING {
+    for name in TESTS {
         environment.add_test(name, move |state: &State, arguments: Rest<Value>| -> Result<bool, Error> {
             let made = Made::of(state);
             // Letters are folded, which is no faster than making them.
@@ -278,11 +278,11 @@ fn before(name: &str, made: &Made, arguments: &[Value]) -> Result<(), Error> {
         "lines" => made.add((text(0).lines().count() as u64).saturating_mul(VALUE)),
         "list" | "reverse" | "items" | "last" => made.add(items().saturating_mul(VALUE)),
         // Each letter is compared with each of these.
-        "trim" | "strip" | "lstrip" | "rstrip" => made.add(bytes(0).saturating_mul(bytes(1)) / 16),
+        "trim" | "strip" | "lstrip" | "rstrip" => made.add(bytes(0).saturating_mul(bytes(1)) / READING),
         "select" | "reject" | "selectattr" | "rejectattr" => {
             chosen(name, arguments)?;
             let weight = arguments.iter().skip(1).try_fold(0, |sum, value| Ok::<_, Error>(sum + made.read(value)?))?;
-            made.add(items().saturating_mul(weight) / 16)
+            made.add(items().saturating_mul(weight) / READING)
         }
         "sort" | "unique" | "min" | "max" | "sum" | "dictsort" => chosen(name, arguments),
         "map" => {

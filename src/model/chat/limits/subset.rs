@@ -20,23 +20,8 @@ pub const MAX_FIELDS: usize = 64;
 const MAX_LINE: usize = 60_000;
 /// Of a list or table that is written out.
 const MAX_LITERAL: usize = 10_000;
-const STATEMENTS: [&str; 15] = [
-    "break",
-    "continue",
-    "elif",
-    "else",
-    "endfilter",
-    "endfor",
-    "endif",
-    "endmacro",
-    "endset",
-    "filter",
-    "for",
-    "if",
-    "macro",
-    "set",
-    "raw",
-];
+const STATEMENTS: [&str; 14] =
+    ["break", "continue", "elif", "else", "endfilter", "endfor", "endif", "endmacro", "endset", "filter", "for", "if", "macro", "set"];
 
 /// Reads the words, before anything is made of them.
 pub fn says(source: &str) -> Result<(), Error> {

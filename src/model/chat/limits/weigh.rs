@@ -15,7 +15,7 @@ pub const VALUE: u64 = 32;
 /// The longest number, written out.
 const FLOAT: u64 = 400;
 /// Bytes read for one that is made.
-const READING: u64 = 16;
+pub const READING: u64 = 16;
 /// A letter of a text in a list may be written as `\u{7f}`.
 const ESCAPED: u64 = 6;
 const MAX_NESTED: usize = 32;
