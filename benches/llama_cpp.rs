@@ -3,6 +3,8 @@
 //! Without files it takes the SmolLM2-135M that `tests/peers/install.sh` prepares. For each file it prints tokens per CPU second when 512 tokens are read at once and
 //! when 64 follow one by one, the ratio of each pair of rounds as median and range, and the time from the start of the process to the first token.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark only asks whether it can run")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -105,7 +107,7 @@ struct Ours<'a> {
 impl Ours<'_> {
     fn new(model: &Model<Stored>) -> Ours<'_> {
         let decoder = Decoder::new(&model.config).expect("a decoder");
-        Ours { model, decoder, cache: Cache::new(&model.config, 1, 2048), batch: Batch::default() }
+        Ours { model, decoder, cache: Cache::new(&model.config, 1, 2048).expect("a cache"), batch: Batch::default() }
     }
 
     fn run(&mut self, what: &str, tokens: usize) -> f64 {

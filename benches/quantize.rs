@@ -7,6 +7,8 @@
 //! The published weights lie on a Q4_1 grid, which flatters whatever restores it. The reference is therefore another model near it: noise as large as the grid's own rounding error,
 //! then a short training in f32 that makes up for the noise, all from one seed; kept as F16 in `target/bench-quantize`.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark only asks whether it can run")]
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -200,7 +202,7 @@ fn run(action: &'static str, params: Value, inputs: &[(&str, &PathBuf)], out: &P
     std::fs::remove_dir_all(out).ok();
     std::fs::create_dir(out).expect("a folder");
     let inputs = inputs.iter().map(|(port, path)| (port.to_string(), vec![path.to_path_buf()])).collect();
-    let mut io = Io { inputs, out: out.into(), checkpoint: out.into(), cancel: Cancel::default(), threads: 1, listener: &Quiet };
+    let mut io = Io { inputs, out: out.into(), checkpoint: out.into(), cancel: Cancel::default(), threads: 1, now: None, listener: &Quiet };
     let Value::Object(params) = params else { panic!("parameters are an object") };
     let kind = steps::kind("fit").expect("a kind");
     let before = cpu_seconds();

@@ -116,7 +116,7 @@ struct Reader {
 impl Reader {
     fn new(path: &str) -> Reader {
         let model = Model::open(Path::new(path)).expect("a model");
-        let (decoder, cache) = (Decoder::new(&model.config).expect("a decoder"), Cache::new(&model.config, 1, 2048));
+        let (decoder, cache) = (Decoder::new(&model.config).expect("a decoder"), Cache::new(&model.config, 1, 2048).expect("a cache"));
         Reader { path: path.to_owned(), model, decoder, cache }
     }
 

@@ -23,7 +23,7 @@ fn pairs(set: &str) -> Vec<(String, Option<String>)> {
         Record::Pair { prompt, completion } => (prompt, completion),
         other => panic!("{other:?} is no prompt with a completion"),
     };
-    records.into_iter().map(pair).collect()
+    records.iter().cloned().map(pair).collect()
 }
 
 fn prompts(set: &str) -> BTreeSet<String> {
@@ -50,7 +50,7 @@ fn the_gold_answers_are_to_the_very_prompts_of_site_and_field() {
     let asked: Vec<String> = ["site_labels", "field_prompts"].iter().flat_map(|set| pairs(set)).map(|(prompt, _)| prompt).collect();
     assert_eq!(gold.iter().map(Record::prompt).collect::<Vec<_>>(), asked);
     let labels = pairs("site_labels").into_iter().map(|(_, completion)| completion);
-    let wrong = gold.iter().zip(labels).filter(|(gold, label)| gold.completion() != label.as_deref()).count();
+    let wrong = gold.iter().zip(labels).filter(|(gold, label)| gold.completion().as_deref() != label.as_deref()).count();
     assert!((400..560).contains(&wrong), "{wrong} of 2,000 site labels are wrong, and about a quarter of those with slots should be");
 }
 

@@ -1,6 +1,8 @@
 //! One digest of everything that computes: on every instruction set, on any number of threads, by another compiler with another
 //! optimisation for another processor. `UPDATE=1 cargo test --test digests` writes the digests anew; `NUMERICS_VERSION` goes up when they change.
 
+#![expect(clippy::disallowed_methods, reason = "a test knows what it has made")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

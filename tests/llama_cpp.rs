@@ -2,6 +2,8 @@
 //!
 //! `tests/peers/install.sh` puts the libraries (npm, `@node-llama-cpp/linux-x64`) into `target/peers/llama.cpp`; without them every test here fails and says so.
 
+#![expect(clippy::disallowed_methods, reason = "a test knows what it has made")]
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +13,7 @@ use slmops::base::Cancel;
 use slmops::kernels::rng;
 use slmops::model::chat::Ending;
 use slmops::model::quant::{BlockType, dequantize, quantize};
-use slmops::model::{Activation, ChatTemplate, Config, Family, Features, Generate, Message, Model, Tokenizer, Weights, gguf};
+use slmops::model::{Activation, ChatTemplate, Config, Conversation, Family, Features, Generate, Message, Model, Tokenizer, Weights, gguf};
 use slmops::steps::dataset::record::{self, Record};
 use slmops::steps::io::{Io, Listener};
 use slmops::steps::quantize::preset::{self, Calibrated, Mixture, Preset, Recipe, choose};
@@ -267,7 +269,7 @@ fn run(space: &Path, kind: &str, params: Value, inputs: &[(&str, &str)], out: &s
     std::fs::create_dir(&out).expect("a folder");
     std::fs::create_dir_all(&checkpoint).expect("a folder");
     let inputs = inputs.iter().map(|(port, path)| (port.to_string(), vec![space.join(path)])).collect();
-    let mut io = Io { inputs, out, checkpoint, cancel: Cancel::default(), threads: 2, listener: &Quiet };
+    let mut io = Io { inputs, out, checkpoint, cancel: Cancel::default(), threads: 2, now: None, listener: &Quiet };
     let kind = steps::kind(kind).expect("a kind");
     let (Value::Object(params), action) = (params, kind.name()) else { panic!("parameters are an object") };
     kind.run(&Task { action, params }, &mut io).unwrap_or_else(|failure| panic!("{} failed: {failure}", kind.name()));
@@ -292,7 +294,9 @@ fn a_trained_models_answers_agree() {
     run(space.path(), "train", training, &[("tokenizer", "words"), ("data", &vendor)], "model");
     let records = record::read(&[seen.into()]).expect("the example's records");
     let model = Model::load(&space.path().join("model")).expect("a trained model");
-    let prompt = |record: &Record| model.chat.render(&[Message::user(record.prompt())], Ending::AwaitsAnswer, &model.tokenizer);
+    let prompt = |record: &Record| {
+        model.chat.render(&Conversation::of(vec![Message::user(record.prompt())]), Ending::AwaitsAnswer, &model.tokenizer)
+    };
     let texts: Vec<String> = records.iter().take(300).map(|record| prompt(record).expect("a prompt")).collect();
     for name in ["F16", "Q8_0", "Q4_0", "Q4_K_M"] {
         run(space.path(), "quantize", json!({"type": name, "pure": false}), &[("model", "model")], name);

@@ -39,7 +39,7 @@ fn kinds_and_their_fields_are_described_well() {
         assert!(!is_other, "`{}` means something else at the top level", kind.name());
         assert!(!kind.summary().is_empty() && !kind.help().is_empty(), "{}", kind.name());
         described(kind.name(), kind.fields());
-        let taken = common::STEP.iter().map(|field| field.name).chain(common::STEP_WORDS);
+        let taken = common::of(*kind).iter().map(|field| field.name).chain(common::STEP_WORDS);
         let twice: Vec<&str> = taken.filter(|word| kind.fields().iter().any(|field| field.name == *word)).collect();
         assert!(twice.is_empty(), "{}: every step has {twice:?}", kind.name());
     }

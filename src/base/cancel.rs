@@ -12,6 +12,11 @@ impl Cancel {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    /// The flag itself, for a signal's handler.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

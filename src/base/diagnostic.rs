@@ -1,23 +1,29 @@
 //! What is wrong with a user's file, and where. Collected, never thrown one at a time; drawn in one place.
 
+use std::fmt::Display;
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::trouble::{self, Blame};
 
 /// Bytes from start to end of a [`SourceText`].
 pub type Span = Range<usize>;
 
 /// A text that diagnostics point into. `name` is the path as the user would type it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SourceText {
     pub name: Arc<str>,
     pub text: Arc<str>,
+    /// Where each line begins, found at the first question.
+    lines: OnceLock<Vec<usize>>,
 }
 
 impl SourceText {
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> SourceText {
-        SourceText { name: name.into(), text: text.into() }
+        SourceText { name: name.into(), text: text.into(), lines: OnceLock::new() }
     }
 
     /// Line and column of a byte offset, both from 1; the column counts characters.
@@ -26,11 +32,40 @@ impl SourceText {
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = &self.text[..end];
-        let start = before.rfind('\n').map_or(0, |i| i + 1);
-        (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+        let line = self.line(end);
+        (line + 1, self.text[self.lines()[line]..end].chars().count() + 1)
+    }
+
+    /// The number of the line that holds a byte, from 0.
+    fn line(&self, offset: usize) -> usize {
+        self.lines().partition_point(|start| *start <= offset) - 1
+    }
+
+    /// The first one begins at 0.
+    fn lines(&self) -> &[usize] {
+        let after = |(at, _): (usize, &str)| at + 1;
+        self.lines.get_or_init(|| std::iter::once(0).chain(self.text.match_indices('\n').map(after)).collect())
+    }
+
+    /// The whole lines in which a span lies: the number of the first, from 0, and their bytes.
+    fn around(&self, span: &Span) -> (usize, Span) {
+        let (first, last) = (self.line(span.start), self.line(span.end.max(span.start + 1) - 1));
+        let end = self.lines().get(last + 1).copied().unwrap_or(self.text.len());
+        (first, self.lines()[first]..end)
     }
 }
+
+/// Texts are what they say.
+impl PartialEq for SourceText {
+    fn eq(&self, other: &SourceText) -> bool {
+        self.name == other.name && self.text == other.text
+    }
+}
+
+impl Eq for SourceText {}
+
+/// Problems that are shown one by one; of more than these only the number is told. Whoever has ten thousand has made one mistake.
+pub const MAX_SHOWN: usize = 100;
 
 /// Where something stands in a user's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +85,9 @@ pub enum Severity {
     Error,
     Warning,
 }
+
+/// Problems of one kind that are kept; what is behind them is counted at most.
+pub const MAX_KEPT: usize = 10_000;
 
 /// A place and what to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +115,15 @@ impl Diagnostic {
 
     pub fn warning(message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(message) }
+    }
+
+    /// `{what}: {error}`, with whose fault it is and what helps.
+    pub fn io(what: impl Display, error: &io::Error) -> Diagnostic {
+        let diagnostic = Diagnostic::error(format!("{what}: {error}")).maybe_help(trouble::hint(error).map(str::to_string));
+        match trouble::blame(error) {
+            Blame::User => diagnostic,
+            Blame::Environment => diagnostic.of_environment(),
+        }
     }
 
     #[must_use]
@@ -116,8 +163,12 @@ impl Diagnostic {
             let Place { source, span } = &label.place;
             let end = span.end.min(source.text.len());
             let start = span.start.min(end);
-            let annotation = kind.span(start..end).label((!label.text.is_empty()).then_some(label.text.as_str()));
-            group = group.element(Snippet::source(&*source.text).path(&*source.name).annotation(annotation));
+            // Only the lines that are shown: the whole text for each problem would cost its length as often as there are problems.
+            let (first, lines) = source.around(&(start..end));
+            let text = source.text.get(lines.clone()).unwrap_or_default();
+            let annotation = kind.span(start - lines.start..end - lines.start);
+            let annotation = annotation.label((!label.text.is_empty()).then_some(label.text.as_str()));
+            group = group.element(Snippet::source(text).line_start(first + 1).path(&*source.name).annotation(annotation));
         }
         for help in &self.helps {
             group = group.element(Level::HELP.message(help.as_str()));

@@ -16,7 +16,7 @@ impl Digest {
 
     /// The digest and size of a file, read in one pass.
     pub fn of_file(path: &Path) -> io::Result<(Digest, u64)> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = super::files::open(path)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0u8; 1 << 16];
         let mut size_bytes = 0u64;

@@ -1,10 +1,20 @@
 //! "Did you mean": the nearest of the known names.
 
+/// Names of people's own are shorter; comparing longer ones would cost the product of their lengths.
+const MAX_LENGTH: usize = 100;
+
 /// The name nearest to what was written, if it is near enough to be a slip.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > MAX_LENGTH {
+        return None;
+    }
     let lower = written.to_lowercase();
+    // A letter has at most four bytes, so lengths that differ by more than the distance may be in letters are not worth a look.
+    let may_be_near =
+        |name: &&str| name.len() <= MAX_LENGTH && name.len().abs_diff(written.len()) <= 4 * name.len().max(written.len()).div_ceil(3);
     known
         .into_iter()
+        .filter(may_be_near)
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
         .filter(|(distance, name)| {
             let longer = name.len().max(written.len());

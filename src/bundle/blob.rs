@@ -1,6 +1,6 @@
 //! Files named by their SHA-256, as OCI has them: copied and hashed in one pass.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::oci::BLOB_FOLDER;
-use crate::base::Cancel;
+use crate::base::{Cancel, files};
 
 /// The SHA-256 as 64 lower-case hex digits, and the size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,10 @@ pub fn copy(from: &mut impl Read, to: &mut impl Write, cancel: &Cancel) -> io::R
 
 /// What a file's contents are.
 pub fn of_file(path: &Path, cancel: &Cancel) -> io::Result<Blob> {
-    copy(&mut File::open(path)?, &mut io::sink(), cancel)
+    let file = files::open(path)?;
+    // No more than there was when it was opened: a file may grow for ever.
+    let size = file.metadata()?.len();
+    copy(&mut file.take(size.saturating_add(1)), &mut io::sink(), cancel)
 }
 
 pub fn of_bytes(bytes: &[u8]) -> Blob {

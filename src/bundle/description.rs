@@ -2,6 +2,7 @@
 //! or path of the machine that built it is in there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,9 @@ pub struct Evaluation {
     pub gates: Vec<Gate>,
     /// By set and by metric.
     pub metrics: BTreeMap<String, BTreeMap<String, Figure>>,
+    /// Of each test set of which the model learned from some records: how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_training: BTreeMap<String, u64>,
 }
 
 /// A figure with its 95 % interval.
@@ -86,8 +90,20 @@ pub struct Evaluation {
 #[serde(deny_unknown_fields)]
 pub struct Figure {
     pub value: f64,
-    pub low: f64,
-    pub high: f64,
+    /// Null where the evaluated items do not tell.
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+}
+
+/// `0.7120 [0.6840, 0.7410]`
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end: Option<f64>| end.map_or("unknown".to_string(), |end| format!("{end:.4}"));
+        match (self.low, self.high) {
+            (None, None) => write!(f, "{:.4} [unknown]", self.value),
+            (low, high) => write!(f, "{:.4} [{}, {}]", self.value, end(low), end(high)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,19 +1,20 @@
 //! Unpacks a verified bundle into a folder of plain files.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::blob;
 use super::read::{self, Finding, Layer, Summary};
-use crate::base::{Cancel, files};
+use crate::base::staged::{self, StagedFolder};
+use crate::base::{Cancel, files, output, trouble};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     #[error("the bundle is damaged: {}", first_of(.0))]
     Damaged(Vec<Finding>),
-    #[error("`{}` already exists and is not empty", .0.display())]
+    #[error("`{}` already exists and is not an empty folder", .0.display())]
     NotEmpty(PathBuf),
     #[error("cannot {doing} `{}`: {error}", path.display())]
     File { doing: &'static str, path: PathBuf, error: io::Error },
@@ -22,23 +23,44 @@ pub enum ExtractError {
     Changed(String),
 }
 
+impl ExtractError {
+    /// The error of the system behind it, if it is not the bundle's fault.
+    pub fn cause(&self) -> Option<io::Error> {
+        match self {
+            ExtractError::File { error, .. } => Some(trouble::copy(error)),
+            ExtractError::Damaged(findings) => read::cause(findings),
+            ExtractError::NotEmpty(_) | ExtractError::Changed(_) => None,
+        }
+    }
+}
+
 /// Verifies the bundle and writes its files to `folder`, which appears whole or not at all. It must be absent or empty.
 pub fn extract(bundle: &Path, folder: &Path) -> Result<Summary, ExtractError> {
     let summary = read::verify(bundle).map_err(ExtractError::Damaged)?;
-    if fs::symlink_metadata(folder).is_ok() && !files::names(folder).map_err(failed("read", folder))?.is_empty() {
+    let is_there = fs::symlink_metadata(folder).is_ok();
+    if is_there && !is_empty_folder(folder) {
         return Err(ExtractError::NotEmpty(folder.to_path_buf()));
     }
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(failed("create", parent))?;
-    let stage = tempfile::Builder::new().prefix(".slmops-").tempdir_in(parent).map_err(failed("write into", parent))?;
-    fs::set_permissions(stage.path(), fs::Permissions::from_mode(0o755)).map_err(failed("write into", parent))?;
+    let parent = files::parent(folder);
+    staged::make_folders(parent).map_err(failed("create", parent))?;
+    let stage = StagedFolder::new_in(parent).map_err(failed("write into", parent))?;
+    let content = stage.path().join("content");
+    fs::create_dir(&content).map_err(failed("create", &content))?;
     for layer in &summary.layers {
-        copy(bundle, layer, stage.path())?;
+        copy(bundle, layer, &content)?;
     }
+    staged::sync_tree(&content).map_err(failed("sync", &content))?;
     // Renaming replaces an empty folder and nothing else.
-    fs::rename(stage.path(), folder).map_err(failed("create", folder))?;
+    let placed = if is_there { fs::rename(&content, folder) } else { output::rename_new(&content, folder) };
+    placed.map_err(failed("create", folder))?;
+    // Its end is made durable together with the new name.
+    drop(stage);
     files::sync_folder(parent).map_err(failed("sync", parent))?;
     Ok(summary)
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) && files::names(path).is_ok_and(|names| names.is_empty())
 }
 
 fn copy(bundle: &Path, layer: &Layer, stage: &Path) -> Result<(), ExtractError> {
@@ -46,10 +68,9 @@ fn copy(bundle: &Path, layer: &Layer, stage: &Path) -> Result<(), ExtractError> 
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(failed("create", parent))?;
     }
-    let mut source = File::open(&from).map_err(failed("read", &from))?;
+    let mut source = files::open(&from).map_err(failed("read", &from))?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&to).map_err(failed("create", &to))?;
     let blob = blob::copy(&mut source, &mut target, &Cancel::default()).map_err(failed("write", &to))?;
-    target.sync_all().map_err(failed("sync", &to))?;
     if blob.sha256 == layer.sha256 { Ok(()) } else { Err(ExtractError::Changed(layer.path.clone())) }
 }
 

@@ -16,6 +16,8 @@ pub mod canonical;
 pub mod description;
 mod extract;
 pub mod modelpack;
+#[cfg(test)]
+mod mutations;
 pub mod oci;
 pub mod paths;
 mod read;
@@ -26,7 +28,7 @@ mod write;
 pub use description::Description;
 pub use extract::{ExtractError, extract};
 pub use modelpack::Role;
-pub use read::{Finding, Layer, Summary, open, verify};
+pub use read::{Finding, Layer, Summary, cause, open, verify};
 pub use write::{Content, Draft, DraftFile, WriteError, size_bytes, write};
 
 /// `createdAt` where the project gives none: never the time of the build, which would give every build another digest.

@@ -1,22 +1,27 @@
 //! Reads and verifies a bundle from anywhere: it may be cut, mangled or made to harm. Every finding is kept; nothing is believed before it
 //! was checked, and nothing is read into memory beyond the limits below.
+//!
+//! There is one way to write a bundle's files and documents ([`super::write()`]), and a reader accepts no other: each document is compared byte for byte
+//! with what slmops would write for what it says. So no byte of a bundle can change unnoticed, whether or not a digest covers it. Modes are not part of
+//! it: a bundle is carried on file systems that have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::blob;
 use super::description::{self, Description};
 use super::modelpack::{Config, General, Role};
 use super::oci::{self, Descriptor, Index, Layout, Manifest};
-use super::paths;
-use crate::base::{Cancel, files, rfc3339};
-use crate::model::gguf::Gguf;
+use super::{blob, canonical, paths, write};
+use crate::base::trouble::{self, Blame};
+use crate::base::{Cancel, files, json, rfc3339};
+use crate::model::gguf::{GgufError, Header};
+use crate::model::mapped::Mapped;
 
 /// Of each JSON document of a layout, in bytes. Manifests of real models stay below a hundredth of it; registries refuse more than 4 MiB.
 const JSON_MAX_BYTES: u64 = 4 << 20;
@@ -56,6 +61,14 @@ impl Layer {
 pub struct Finding {
     pub place: String,
     pub message: String,
+    /// The number of the system's error, where the bundle could not be read for no fault of its own.
+    #[serde(skip)]
+    pub errno: Option<i32>,
+}
+
+/// The error of the system that made a check fail, if one did: of such a bundle nothing is known.
+pub fn cause(findings: &[Finding]) -> Option<io::Error> {
+    findings.iter().find_map(|finding| finding.errno).map(io::Error::from_raw_os_error)
 }
 
 impl fmt::Display for Finding {
@@ -76,9 +89,9 @@ pub fn verify(bundle: &Path) -> Result<Summary, Vec<Finding>> {
     let mut reader = Reader { bundle, findings: Vec::new() };
     let summary = reader.read();
     if let Some(summary) = &summary {
-        for layer in &summary.layers {
-            reader.check_content(layer);
-        }
+        // What is not a plain file of the right size was found by now: a FIFO would keep us waiting.
+        let unread = if reader.findings.is_empty() { summary.layers.as_slice() } else { &[] };
+        unread.iter().for_each(|layer| reader.check_content(layer));
     }
     reader.end(summary)
 }
@@ -99,15 +112,25 @@ impl Reader<'_> {
     /// The words may quote the bundle: what would move a terminal's cursor is spelled out.
     fn find(&mut self, place: &str, message: impl AsRef<str>) {
         let clean = |text: &str| text.chars().flat_map(clean_char).take(400).collect();
-        self.findings.push(Finding { place: clean(place), message: clean(message.as_ref()) });
+        self.findings.push(Finding { place: clean(place), message: clean(message.as_ref()), errno: None });
+    }
+
+    /// The same of something that could not be read.
+    fn find_io(&mut self, place: &str, doing: &str, error: &io::Error) {
+        self.find(place, format!("{doing}: {error}"));
+        if let Some(finding) = self.findings.last_mut().filter(|_| trouble::blame(error) == Blame::Environment) {
+            finding.errno = error.raw_os_error();
+        }
     }
 
     fn read(&mut self) -> Option<Summary> {
-        let layout: Layout = self.json_file(oci::LAYOUT_FILE)?;
-        if layout.image_layout_version != oci::LAYOUT_VERSION {
-            self.find(oci::LAYOUT_FILE, format!("image layout version `{}`, not `{}`", layout.image_layout_version, oci::LAYOUT_VERSION));
+        let layout = self.small_file(oci::LAYOUT_FILE)?;
+        let Layout { image_layout_version } = self.json(oci::LAYOUT_FILE, &layout)?;
+        if image_layout_version != oci::LAYOUT_VERSION {
+            self.find(oci::LAYOUT_FILE, format!("image layout version `{image_layout_version}`, not `{}`", oci::LAYOUT_VERSION));
         }
-        let index: Index = self.json_file(oci::INDEX_FILE)?;
+        let index_text = self.small_file(oci::INDEX_FILE)?;
+        let index: Index = self.json(oci::INDEX_FILE, &index_text)?;
         let [entry] = index.manifests.as_slice() else {
             self.find(oci::INDEX_FILE, format!("lists {} manifests; a bundle has exactly one", index.manifests.len()));
             return None;
@@ -116,17 +139,33 @@ impl Reader<'_> {
             self.find(oci::INDEX_FILE, format!("schema version {}, not 2", index.schema_version));
         }
         self.media_type(oci::INDEX_FILE, &entry.media_type, oci::MANIFEST_TYPE);
-        let manifest: Manifest = self.json_blob("manifest", entry)?;
+        let manifest_text = self.blob_text("manifest", entry)?;
+        let manifest: Manifest = self.json("manifest", &manifest_text)?;
         self.check_manifest(&manifest);
         let layers = self.layers(&manifest)?;
-        let config: Option<Config> = self.json_blob("config", &manifest.config);
+        let config_text = self.blob_text("config", &manifest.config);
+        let config: Option<Config> = config_text.as_ref().and_then(|text| self.json("config", text));
         let description = self.description(&layers);
         self.check_files(entry, &manifest);
         let (config, description) = (config?, description?);
         self.check_config(&config, &manifest);
         self.check_description(&description, &config, &manifest, &layers);
+        self.check_text(oci::LAYOUT_FILE, &layout, &write::layout());
+        self.check_text("config", config_text.as_deref().unwrap_or_default(), &config);
+        self.check_text("manifest", &manifest_text, &written_manifest(&config, &manifest, &layers, &description));
+        let blob = blob::of_bytes(&manifest_text);
+        self.check_text(oci::INDEX_FILE, &index_text, &write::index(&blob, &description.version));
         let size_bytes = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size_bytes));
         Some(Summary { digest: entry.digest.clone(), size_bytes, config, description, layers })
+    }
+
+    /// That a document is just what slmops would have written.
+    fn check_text(&mut self, place: &str, found: &[u8], written: &impl Serialize) {
+        match canonical::to_bytes(written) {
+            Ok(bytes) if bytes == found => {}
+            Ok(_) => self.find(place, "is not as slmops writes it: it was changed, or another tool has written it anew"),
+            Err(error) => self.find(place, error.to_string()),
+        }
     }
 
     fn check_manifest(&mut self, manifest: &Manifest) {
@@ -190,14 +229,17 @@ impl Reader<'_> {
     fn check_files(&mut self, entry: &Descriptor, manifest: &Manifest) {
         let found = match files::walk(self.bundle) {
             Ok(found) => found,
-            Err(error) => return self.find("layout", error.to_string()),
+            Err(error) => return self.find_io("layout", "cannot be read", &error),
         };
+        self.check_folders();
         let mut known: BTreeSet<PathBuf> = [oci::LAYOUT_FILE, oci::INDEX_FILE].map(PathBuf::from).into();
         for descriptor in [entry, &manifest.config].into_iter().chain(&manifest.layers) {
             let Some(sha256) = descriptor.sha256() else { continue };
             let blob = Path::new(oci::BLOB_FOLDER).join(sha256);
             match fs::symlink_metadata(self.bundle.join(&blob)) {
-                Err(_) => self.find(&descriptor.digest, "the blob is missing"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.find(&descriptor.digest, "the blob is missing"),
+                Err(error) => self.find_io(&descriptor.digest, "the blob cannot be read", &error),
+                Ok(data) if !data.is_file() => self.find(&descriptor.digest, "the blob is not a plain file"),
                 Ok(data) if data.len() != descriptor.size => {
                     self.find(&descriptor.digest, format!("the blob has {} bytes, not {}", data.len(), descriptor.size));
                 }
@@ -208,6 +250,34 @@ impl Reader<'_> {
         for path in found.iter().filter(|path| !known.contains(*path)) {
             self.find(&path.to_string_lossy(), "nothing refers to this file");
         }
+    }
+
+    /// That there are no folders but those of the layout: a walk passes over empty ones.
+    fn check_folders(&mut self) {
+        for (folder, known) in [("", &[oci::LAYOUT_FILE, oci::INDEX_FILE, "blobs"][..]), ("blobs", &["sha256"])] {
+            for name in self.names(&self.bundle.join(folder)) {
+                if !known.iter().any(|known| name == *known) {
+                    self.find(&Path::new(folder).join(name).to_string_lossy(), "does not belong to a bundle");
+                }
+            }
+        }
+        for name in self.names(&self.bundle.join(oci::BLOB_FOLDER)) {
+            match files::is_folder(&self.bundle.join(oci::BLOB_FOLDER).join(&name)) {
+                Ok(false) => {}
+                Ok(true) => self.find(&name.to_string_lossy(), "is a folder among the blobs"),
+                Err(error) => self.find_io(&name.to_string_lossy(), "cannot be read", &error),
+            }
+        }
+    }
+
+    /// What a folder holds; none that there is not holds anything.
+    fn names(&mut self, folder: &Path) -> Vec<std::ffi::OsString> {
+        files::names(folder).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                self.find_io(&folder.to_string_lossy(), "the folder cannot be read", &error);
+            }
+            Vec::new()
+        })
     }
 
     fn check_config(&mut self, config: &Config, manifest: &Manifest) {
@@ -243,7 +313,10 @@ impl Reader<'_> {
             self.find(description::FILE, format!("has format {format}; this slmops reads format {}", description::FORMAT));
             return None;
         }
-        self.json(description::FILE, &bytes)
+        let mut description: Description = self.json(description::FILE, &bytes)?;
+        description.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.check_text(description::FILE, &bytes, &description);
+        Some(description)
     }
 
     fn check_description(&mut self, description: &Description, config: &Config, manifest: &Manifest, layers: &[Layer]) {
@@ -283,14 +356,21 @@ impl Reader<'_> {
 
     fn check_content(&mut self, layer: &Layer) {
         let path = self.bundle.join(layer.blob());
+        // One of another size was told already; reading it would take as long as it is large.
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.len() != layer.size_bytes) {
+            return;
+        }
         match blob::of_file(&path, &Cancel::default()) {
-            Err(error) => self.find(&layer.path, format!("cannot be read: {error}")),
+            Err(error) => self.find_io(&layer.path, "cannot be read", &error),
             Ok(blob) if blob.sha256 != layer.sha256 => {
                 self.find(&layer.path, format!("the contents have the digest sha256:{}", blob.sha256));
             }
+            // By itself: a file of the user's may be a part of a model.
             Ok(_) if layer.path.ends_with(".gguf") => {
-                if let Err(error) = Gguf::open(&path) {
-                    self.find(&layer.path, format!("does not open: {error}"));
+                match Mapped::open(&path).map_err(GgufError::from).and_then(|map| Header::parse(&map)) {
+                    Err(GgufError::Io(error)) => self.find_io(&layer.path, "cannot be read", &error),
+                    Err(error) => self.find(&layer.path, format!("does not open: {error}")),
+                    Ok(_) => {}
                 }
             }
             Ok(_) => {}
@@ -302,32 +382,26 @@ impl Reader<'_> {
         let path = self.bundle.join(name);
         let read = fs::symlink_metadata(&path).and_then(|data| {
             if !data.is_file() {
-                return Err(std::io::Error::other("not a plain file"));
+                return Err(io::Error::other("not a plain file"));
             }
             let mut bytes = Vec::new();
-            File::open(&path)?.take(JSON_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+            files::open(&path)?.take(JSON_MAX_BYTES + 1).read_to_end(&mut bytes)?;
             Ok(bytes)
         });
         match read {
-            Err(error) => self.find(name, format!("cannot be read: {error}")),
+            Err(error) => self.find_io(name, "cannot be read", &error),
             Ok(bytes) if bytes.len() as u64 > JSON_MAX_BYTES => self.find(name, "is larger than 4 MiB"),
             Ok(bytes) => return Some(bytes),
         }
         None
     }
 
-    fn json_file<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
-        let bytes = self.small_file(name)?;
-        self.json(name, &bytes)
-    }
-
-    fn json_blob<T: DeserializeOwned>(&mut self, place: &str, descriptor: &Descriptor) -> Option<T> {
+    fn blob_text(&mut self, place: &str, descriptor: &Descriptor) -> Option<Vec<u8>> {
         let Some(sha256) = descriptor.sha256() else {
             self.find(place, format!("`{}` is not a SHA-256 digest", descriptor.digest));
             return None;
         };
-        let bytes = self.checked_blob(place, sha256, descriptor.size)?;
-        self.json(place, &bytes)
+        self.checked_blob(place, sha256, descriptor.size)
     }
 
     fn checked_blob(&mut self, place: &str, sha256: &str, size_bytes: u64) -> Option<Vec<u8>> {
@@ -340,7 +414,7 @@ impl Reader<'_> {
     }
 
     fn json<T: DeserializeOwned>(&mut self, place: &str, bytes: &[u8]) -> Option<T> {
-        match serde_json::from_slice(bytes) {
+        match json::from_foreign_slice(bytes) {
             Ok(value) => Some(value),
             Err(error) => {
                 self.find(place, error.to_string());
@@ -348,6 +422,19 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The manifest that belongs to these files, in the order in which they are written.
+fn written_manifest(config: &Config, manifest: &Manifest, layers: &[Layer], description: &Description) -> Manifest {
+    let (mut files, last): (Vec<&Layer>, Vec<&Layer>) = layers.iter().partition(|layer| layer.path != description::FILE);
+    files.sort_by(|a, b| (a.role, &a.path).cmp(&(b.role, &b.path)));
+    let blob = |sha256: &str, size_bytes| blob::Blob { sha256: sha256.to_string(), size_bytes };
+    let role = |layer: &Layer| if layer.path == description::FILE { Role::Config } else { layer.role };
+    let written = |layer: &Layer| write::layer(&layer.path, role(layer), &blob(&layer.sha256, layer.size_bytes));
+    let layers = files.into_iter().chain(last).map(written).collect();
+    let created = config.descriptor.created_at.as_deref().unwrap_or_default();
+    let config = blob(manifest.config.sha256().unwrap_or_default(), manifest.config.size);
+    write::manifest(&config, layers, created, description)
 }
 
 fn clean_char(c: char) -> Vec<char> {

@@ -1,6 +1,6 @@
 //! Writes a bundle. The same draft gives the same bytes, whatever machine, day or folder.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::description::{self, Description};
 use super::modelpack::{Config, General, ModelFs, Role, Technical};
 use super::oci::{self, Annotations, Descriptor, Index, Layout, Manifest};
 use super::paths;
-use crate::base::Cancel;
+use crate::base::{Cancel, files};
 
 /// All that a bundle is made of.
 #[derive(Clone, Debug)]
@@ -78,32 +78,48 @@ pub fn write(folder: &Path, draft: Draft, cancel: &Cancel) -> Result<Blob, Write
     let blob = add_json(folder, &description)?;
     layers.push(layer(description::FILE, Role::Config, &blob));
 
+    let config = Config {
+        descriptor: General { created_at: Some(created.clone()), ..general },
+        config: technical,
+        modelfs: ModelFs { kind: "layers".to_string(), diff_ids: layers.iter().map(|layer| layer.digest.clone()).collect() },
+    };
+    let config = add_json(folder, &config)?;
+    let manifest = add_json(folder, &manifest(&config, layers, &created, &description))?;
+    write_index(folder, &manifest, &description.version)?;
+    Ok(manifest)
+}
+
+/// The manifest of such a bundle. There is one way to write it, which a reader holds it to.
+pub(super) fn manifest(config: &Blob, layers: Vec<Descriptor>, created: &str, description: &Description) -> Manifest {
     let mut annotations = Annotations::from([
-        (oci::CREATED.to_string(), created.clone()),
+        (oci::CREATED.to_string(), created.to_string()),
         (oci::DEVICE.to_string(), description.device.name.clone()),
         (oci::TITLE.to_string(), description.name.clone()),
         (oci::VERSION.to_string(), description.version.clone()),
     ]);
     annotations.retain(|_, text| !text.is_empty());
-    let config = Config {
-        descriptor: General { created_at: Some(created), ..general },
-        config: technical,
-        modelfs: ModelFs { kind: "layers".to_string(), diff_ids: layers.iter().map(|layer| layer.digest.clone()).collect() },
+    Manifest {
+        schema_version: 2,
+        media_type: oci::MANIFEST_TYPE.to_string(),
+        artifact_type: oci::MODEL_TYPE.to_string(),
+        config: descriptor(oci::CONFIG_TYPE, config),
+        layers,
+        annotations,
+    }
+}
+
+/// `index.json` of a bundle with this manifest.
+pub(super) fn index(manifest: &Blob, version: &str) -> Index {
+    let manifest = Descriptor {
+        artifact_type: Some(oci::MODEL_TYPE.to_string()),
+        annotations: Annotations::from([(oci::REF_NAME.to_string(), version.to_string())]),
+        ..descriptor(oci::MANIFEST_TYPE, manifest)
     };
-    let config = add_json(folder, &config)?;
-    let manifest = add_json(
-        folder,
-        &Manifest {
-            schema_version: 2,
-            media_type: oci::MANIFEST_TYPE.to_string(),
-            artifact_type: oci::MODEL_TYPE.to_string(),
-            config: descriptor(oci::CONFIG_TYPE, &config),
-            layers,
-            annotations,
-        },
-    )?;
-    write_index(folder, &manifest, &description.version)?;
-    Ok(manifest)
+    Index { schema_version: 2, media_type: Some(oci::INDEX_TYPE.to_string()), manifests: vec![manifest] }
+}
+
+pub(super) fn layout() -> Layout {
+    Layout { image_layout_version: oci::LAYOUT_VERSION.to_string() }
 }
 
 /// How many bytes the files will take on the device: with the description, without the layout's own few.
@@ -148,7 +164,7 @@ fn add_file(folder: &Path, file: &DraftFile, cancel: &Cancel) -> Result<Blob, Wr
     match &file.content {
         Content::Bytes(bytes) => blob::add(folder, &mut bytes.as_slice(), cancel).map_err(failed("write", folder)),
         Content::File(path) => {
-            let mut source = File::open(path).map_err(failed("read", path))?;
+            let mut source = files::open(path).map_err(failed("read", path))?;
             blob::add(folder, &mut source, cancel).map_err(failed("copy", path))
         }
     }
@@ -169,7 +185,7 @@ fn descriptor(media_type: &str, blob: &Blob) -> Descriptor {
     }
 }
 
-fn layer(path: &str, role: Role, blob: &Blob) -> Descriptor {
+pub(super) fn layer(path: &str, role: Role, blob: &Blob) -> Descriptor {
     let annotations = [(oci::FILEPATH, path), (oci::TITLE, path), (oci::UNTESTED, "false")];
     Descriptor {
         annotations: annotations.into_iter().map(|(key, text)| (key.to_string(), text.to_string())).collect(),
@@ -178,14 +194,7 @@ fn layer(path: &str, role: Role, blob: &Blob) -> Descriptor {
 }
 
 fn write_index(folder: &Path, manifest: &Blob, version: &str) -> Result<(), WriteError> {
-    let manifest = Descriptor {
-        artifact_type: Some(oci::MODEL_TYPE.to_string()),
-        annotations: Annotations::from([(oci::REF_NAME.to_string(), version.to_string())]),
-        ..descriptor(oci::MANIFEST_TYPE, manifest)
-    };
-    let index = Index { schema_version: 2, media_type: Some(oci::INDEX_TYPE.to_string()), manifests: vec![manifest] };
-    let layout = Layout { image_layout_version: oci::LAYOUT_VERSION.to_string() };
-    let files = [(oci::INDEX_FILE, canonical::to_bytes(&index)?), (oci::LAYOUT_FILE, canonical::to_bytes(&layout)?)];
+    let files = [(oci::INDEX_FILE, canonical::to_bytes(&index(manifest, version))?), (oci::LAYOUT_FILE, canonical::to_bytes(&layout())?)];
     for (name, bytes) in files {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(failed("write", &path))?;

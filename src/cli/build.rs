@@ -1,15 +1,17 @@
 //! `slmops build`: runs what is not cached and puts the bundles into `dist/`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::dist;
-use super::project::{Load, Project, cache_folder, find_manifest, jobs, plan_options};
+use super::project::{Load, Project, cache_folder, find_manifest, jobs, plan_options, shown};
 use super::shell::{Shell, Stop};
 use crate::base::{Cancel, Exit, units};
-use crate::engine::{self, BuildResult, CacheUse, EventSink, OnFailure, Options};
-use crate::plan;
+use crate::deploy::{self, Dist, Published};
+use crate::engine::{self, BuildResult, CacheUse, Engine, EventSink, OnFailure, Options};
+use crate::plan::{self, Selection};
 use crate::report::{Colors, JsonLines, Live, Plain, Quiet, Table};
 use crate::source::Fetch;
+use crate::steps::Failure;
 
 /// Build: run what is not cached, and put one bundle for each device into dist/
 #[derive(Debug, clap::Args)]
@@ -56,24 +58,65 @@ impl Build {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         if self.locked {
             let root = find_manifest(&shell.directory)?;
-            let cache = cache_folder(shell, &self.load, &root);
+            let cache = cache_folder(shell, &self.load, &root)?;
             plan::check_locked(&root, &plan_options(shell, &self.load, &cache, Fetch::Pinned))?;
         }
         let fetch = if self.offline { Fetch::Never } else { Fetch::Pinned };
         let project = Project::load_with(shell, &self.load, fetch)?;
+        project.warn(shell);
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         let selection = project.plan.select(&targets)?;
-        let engine = project.engine(listener(shell, &project))?;
+        let deliveries = Deliveries::new(&project, &selection)?;
+        let events = listener(shell, &project);
+        let engine = project.engine(events.clone())?;
         let cache = if self.no_cache { CacheUse::Rebuild } else { CacheUse::Reuse };
         let options = self.how.options(&project, cache)?;
         let result = engine.build(&project.plan, &selection.targets, &options);
-        let bundles = dist::publish(&project, &engine, &result, &selection, &options)?;
-        show(shell, &bundles)?;
+        let published = deliveries.publish(shell, &project, &engine, &result, &selection, &options)?;
         if self.no_cache {
             show_comparison(shell, &result);
         }
+        shell.written(events.trouble().map_or(Ok(()), Err))?;
         let differs = if result.differences.is_empty() { Exit::Done } else { Exit::Failed };
-        Ok(result.exit().worse(differs))
+        Ok(result.exit().worse(differs).worse(published))
+    }
+}
+
+/// Where this build delivers. What is wrong there is found before anything runs.
+struct Deliveries {
+    dist: PathBuf,
+    places: Vec<deploy::Place>,
+}
+
+impl Deliveries {
+    fn new(project: &Project, selection: &Selection) -> Result<Deliveries, Stop> {
+        let dist = deploy::dist_folder(&project.root);
+        let places = deploy::places(&project.plan).map_err(Failure::from)?;
+        let names: Vec<&str> =
+            places.iter().filter(|place| selection.needed.contains(&place.node)).map(|place| place.name.as_str()).collect();
+        if !names.is_empty() {
+            Dist::check(&dist, names).map_err(Failure::from)?;
+        }
+        Ok(Deliveries { dist, places })
+    }
+
+    /// Delivers, shows what was delivered, and says what could not be.
+    fn publish(
+        &self,
+        shell: &Shell,
+        project: &Project,
+        engine: &Engine,
+        result: &BuildResult,
+        selection: &Selection,
+        options: &Options,
+    ) -> Result<Exit, Stop> {
+        let Deliveries { dist, places } = self;
+        let say = |text: &str| shell.say(text);
+        let order = deploy::Order { plan: &project.plan, engine, options, places, selection, dist, say: &say };
+        let published = deploy::publish(&order, result);
+        show(shell, &published.bundles)?;
+        published.failures.iter().for_each(|failure| shell.failure(failure));
+        Ok(published.failures.iter().fold(Exit::Done, |worst, failure| worst.worse(failure.exit)))
     }
 }
 
@@ -88,7 +131,7 @@ pub fn listener(shell: &Shell, project: &Project) -> Arc<dyn EventSink> {
 }
 
 /// The table of bundles: data, so it goes to stdout.
-fn show(shell: &Shell, bundles: &[dist::Published]) -> Result<(), Stop> {
+fn show(shell: &Shell, bundles: &[Published]) -> Result<(), Stop> {
     if bundles.is_empty() {
         return Ok(());
     }
@@ -106,7 +149,7 @@ fn show(shell: &Shell, bundles: &[dist::Published]) -> Result<(), Stop> {
             units::show_size(bundle.summary.size_bytes),
             bundle.gates(),
             bundle.summary.digest.chars().take(19).collect(),
-            dist::shown(&bundle.path, &shell.directory),
+            shown(&bundle.path, &shell.directory),
         ]);
     }
     shell.say("");

@@ -2,7 +2,7 @@
 
 use super::project::{Load, Project};
 use super::shell::{Shell, Stop};
-use crate::base::Exit;
+use crate::base::{Diagnostic, Exit};
 use crate::plan::{Node, Plan};
 use crate::steps::Artifact;
 
@@ -18,10 +18,13 @@ impl Check {
         let project = Project::load(shell, &self.load)?;
         let counts = Counts::of(&project.plan);
         if shell.json {
-            shell
-                .print_json(&serde_json::json!({"diagnostics": [], "sources": counts.sources, "combinations": project.plan.combinations,
-                "distinct_steps": counts.actions, "bundles": counts.bundles}))?;
+            let warnings: Vec<_> = project.plan.warnings.iter().map(Diagnostic::to_json).collect();
+            shell.print_json(
+                &serde_json::json!({"diagnostics": warnings, "sources": counts.sources, "combinations": project.plan.combinations,
+                "distinct_steps": counts.actions, "bundles": counts.bundles}),
+            )?;
         }
+        project.warn(shell);
         shell.say(format!("{} is right: {}", crate::manifest::FILE_NAME, counts.sentence(&project.plan)));
         Ok(Exit::Done)
     }

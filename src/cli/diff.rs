@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::project::{Load, Project};
+use super::project::{Load, Project, there};
 use super::shell::{Shell, Stop};
 use crate::base::Exit;
 use crate::steps::Failure;
@@ -22,9 +22,9 @@ pub struct Diff {
 
 impl Diff {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
-        let space = tempfile::tempdir().map_err(|error| Failure::environment(format!("cannot make a temporary folder: {error}")))?;
-        let before = diff::open(&self.locate(shell, &self.before, &space.path().join("a"))?)?;
-        let after = diff::open(&self.locate(shell, &self.after, &space.path().join("b"))?)?;
+        let space = tempfile::tempdir().map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
+        let before = diff::open(&self.locate(shell, &self.before, &space.path().join("a"))?).map_err(Failure::of_user)?;
+        let after = diff::open(&self.locate(shell, &self.after, &space.path().join("b"))?).map_err(Failure::of_user)?;
         let diff = diff::diff(&before, &after);
         if shell.json {
             shell.print_json(&serde_json::to_value(&diff).unwrap_or_default())?;
@@ -36,10 +36,10 @@ impl Diff {
 
     fn locate(&self, shell: &Shell, what: &str, space: &Path) -> Result<PathBuf, Stop> {
         let path = shell.directory.join(what);
-        if path.exists() {
+        if there(&path)?.is_some() {
             return Ok(path);
         }
-        Project::load(shell, &self.load)?.materialise(shell, what, space)?;
+        Project::load(shell, &self.load)?.copy_output(shell, what, space)?;
         Ok(space.to_path_buf())
     }
 }

@@ -63,7 +63,6 @@ impl Explain {
                 lines.extend(waits_for.iter().map(|input| format!("    {}", project.plan.node(*input).name())));
             }
             Prediction::Source(_) => lines.push(format!("{name} is a source")),
-            Prediction::Unreadable(failure) => lines.push(format!("{name}: {failure}")),
         }
         if let (true, Some(record)) = (self.key, &explanation.record) {
             lines.push("  its key is made of:".to_string());

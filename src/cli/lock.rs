@@ -6,6 +6,8 @@ use crate::base::Exit;
 use crate::manifest;
 use crate::plan;
 use crate::source::Fetch;
+use crate::steps::Failure;
+use crate::store::Store;
 
 /// Pin remote sources in slmops.lock
 #[derive(Debug, clap::Args)]
@@ -20,13 +22,14 @@ pub struct Lock {
 impl Lock {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let root = find_manifest(&shell.directory)?;
-        let cache = cache_folder(shell, &self.load, &root);
+        let cache = cache_folder(shell, &self.load, &root)?;
         let options = plan_options(shell, &self.load, &cache, Fetch::Pinned);
         if self.check {
             plan::check_locked(&root, &options)?;
             shell.say("slmops.lock fits the manifest");
             return Ok(Exit::Done);
         }
+        Store::claim(&cache).map_err(Failure::from)?;
         let old = manifest::Lock::load(&root)?;
         let lock = plan::lock(&root, &options)?;
         for (name, pin) in &lock.sources {

@@ -4,7 +4,6 @@ mod build;
 mod cache;
 mod check;
 mod diff;
-mod dist;
 mod explain;
 mod generate;
 mod help;
@@ -19,13 +18,14 @@ mod run;
 mod shell;
 mod verify;
 
-use std::io;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::thread;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::base::Exit;
+use crate::base::{Exit, process};
 use crate::sandbox;
 use crate::steps::Failure;
 pub use shell::Shell;
@@ -77,8 +77,22 @@ enum Command {
     Man(generate::Man),
 }
 
+/// Of the thread that commands run on: what the shell allows the first one (`ulimit -s`) decides nothing.
+const STACK_BYTES: usize = 16 << 20;
+
 /// Runs the command line of this process.
 pub fn main() -> Exit {
+    process::explain_threads_without_memory();
+    process::survive_file_size_limit();
+    match thread::Builder::new().name("main".to_string()).stack_size(STACK_BYTES).spawn(command_line) {
+        // A panic outside of a command has spoken by then.
+        Ok(thread) => thread.join().unwrap_or(Exit::Bug),
+        // Most commands need no second thread.
+        Err(_) => command_line(),
+    }
+}
+
+fn command_line() -> Exit {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
@@ -91,14 +105,13 @@ pub fn main() -> Exit {
         Ok(shell) => shell,
         Err(stop) => return Shell::plain().stopped(stop),
     };
-    if let Ok(program) = std::env::current_exe() {
-        sandbox::set_helper(program);
-    }
+    // This very program, even if another one has been installed in its place since.
+    sandbox::set_helper("/proc/self/exe");
     // The panic's own message is on stderr by then; what is left to do is to say whose fault it is.
-    match catch_unwind(AssertUnwindSafe(|| arguments.command.run(&shell))) {
-        Ok(Ok(exit)) => exit,
-        Ok(Err(stop)) => shell.stopped(stop),
-        Err(_) => shell.stopped(Stop::Failure(Failure::bug("slmops has panicked"))),
+    let ran = catch_unwind(AssertUnwindSafe(|| arguments.command.run(&shell)));
+    match ran.unwrap_or_else(|_| Err(Failure::bug("slmops has panicked").into())) {
+        Ok(exit) => exit,
+        Err(stop) => shell.stopped(stop),
     }
 }
 
@@ -131,6 +144,10 @@ impl Command {
 
 /// `--help` and `--version` go to stdout and are no mistake; the rest is the user's flags.
 fn usage(error: &clap::Error) -> Exit {
-    let shown: io::Result<()> = error.print();
-    if error.use_stderr() || shown.is_err() { Exit::Usage } else { Exit::Done }
+    let shown = error.print();
+    if error.use_stderr() {
+        return Exit::Usage;
+    }
+    let shell = Shell::plain();
+    shell.written(shown.and_then(|()| io::stdout().flush())).map_or_else(|stop| shell.stopped(stop), |()| Exit::Done)
 }

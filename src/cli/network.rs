@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::shell::Shell;
 use crate::base::units;
-use crate::source::{News, Remote, Secret, Watch};
+use crate::source::http::Proxies;
+use crate::source::http::proxy::Named;
+use crate::source::{News, Remote, Token, Watch};
 
 /// Variables as the Hub's own tools, curl and Docker read them.
 pub fn remote(shell: &Shell) -> Remote {
@@ -18,9 +20,10 @@ pub fn remote(shell: &Shell) -> Remote {
         let caches = variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".cache")))?;
         Some(caches.join("huggingface"))
     });
-    let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
+    let given = |name| variable(name).map(|text| Token::Given { variable: name, text });
+    let token = given("HF_TOKEN").or_else(|| given("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
         let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home?.join("token")))?;
-        std::fs::read_to_string(file).ok()
+        Some(Token::File(file))
     });
     let netrc = variable("NETRC").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".netrc")));
     let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(home?.join(".docker")));
@@ -32,13 +35,25 @@ pub fn remote(shell: &Shell) -> Remote {
     let defaults = Remote::default();
     Remote {
         hub: variable("HF_ENDPOINT").unwrap_or(defaults.hub),
-        hub_token: token.as_deref().and_then(Secret::bearer),
-        proxy: ureq::Proxy::try_from_env(),
+        hub_token: token,
+        proxies: proxies(),
         certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
         netrc,
         docker: docker.map(|folder| folder.join("config.json")),
+        token_servers: variable("SLMOPS_TOKEN_SERVERS"),
         watch,
-        pause: defaults.pause,
+        ..defaults
+    }
+}
+
+/// As curl reads them: each scheme has a variable of its own, and `ALL_PROXY` stands for both.
+fn proxies() -> Proxies {
+    let first = |names: &[&'static str]| names.iter().find_map(|name| Some(Named { variable: name, address: variable(name)? }));
+    let except = variable("NO_PROXY").or_else(|| variable("no_proxy")).unwrap_or_default();
+    Proxies {
+        secure: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+        plain: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+        except: except.split(',').map(str::to_string).collect(),
     }
 }
 

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use super::project::{Load, Project};
-use super::shell::{Shell, Stop, usage};
-use crate::base::Exit;
+use super::shell::{Shell, Stop};
+use crate::base::{Exit, output};
+use crate::steps::Failure;
 
 /// Copy a step's output to a folder
 #[derive(Debug, clap::Args)]
 pub struct Out {
     #[arg(value_name = "STEP")]
     step: String,
-    /// Must not be there yet
+    /// The folder to make; nothing may be there yet
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     #[command(flatten)]
@@ -20,12 +21,11 @@ pub struct Out {
 
 impl Out {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
-        let folder = shell.directory.join(&self.folder);
-        if folder.symlink_metadata().is_ok() {
-            return Err(usage(format!("`{}` is already there", self.folder.display())));
-        }
+        output::check_folder(&shell.directory, &self.folder).map_err(Failure::from)?;
         let project = Project::load(shell, &self.load)?;
-        project.materialise(shell, &self.step, &folder)?;
+        let folder = output::folder(&shell.directory, &self.folder).map_err(Failure::from)?;
+        project.copy_output(shell, &self.step, &folder.content())?;
+        folder.place().map_err(Failure::from)?;
         shell.say(format!("copied to {}", self.folder.display()));
         Ok(Exit::Done)
     }

@@ -7,7 +7,7 @@ use super::check::Counts;
 use super::project::{Load, Project};
 use super::shell::{Shell, Stop};
 use crate::base::Exit;
-use crate::engine::{Prediction, Silence};
+use crate::engine::{Prediction, Predictions, Silence};
 use crate::plan::{Action, Node, NodeId, Plan as Graph, Selection};
 use crate::report::Table;
 
@@ -30,9 +30,10 @@ pub struct Plan {
 impl Plan {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let project = Project::load(shell, &self.load)?;
+        project.warn(shell);
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         let selection = project.plan.select(&targets)?;
-        let predictions = project.engine(Arc::new(Silence))?.predict(&project.plan, &project.id())?;
+        let predictions = project.engine(Arc::new(Silence))?.predict(&project.plan, &selection.needed, &project.id())?;
         let view = View { plan: &project.plan, selection: &selection, predictions: &predictions };
         if self.dot {
             shell.print(view.dot())?;
@@ -51,13 +52,13 @@ impl Plan {
 struct View<'a> {
     plan: &'a Graph,
     selection: &'a Selection,
-    predictions: &'a [Prediction],
+    predictions: &'a Predictions,
 }
 
 impl View<'_> {
     fn actions(&self) -> impl Iterator<Item = (NodeId, &Action, &Prediction)> {
         self.selection.needed.iter().filter_map(|id| match self.plan.node(*id) {
-            Node::Action(action) => Some((*id, action, &self.predictions[id.index()])),
+            Node::Action(action) => Some((*id, action, &self.predictions[id])),
             Node::Source(_) => None,
         })
     }
@@ -81,7 +82,6 @@ impl View<'_> {
                 let names: Vec<&str> = waits_for.iter().map(|id| self.plan.node(*id).name()).collect();
                 format!("if {} comes out otherwise", names.join(" or "))
             }
-            Prediction::Unreadable(failure) => failure.message.clone(),
             Prediction::Source(_) | Prediction::Cached { .. } => String::new(),
         }
     }
@@ -122,8 +122,8 @@ impl View<'_> {
         let mut text = String::from("digraph slmops {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
         for id in &self.selection.needed {
             let name = self.plan.node(*id).name().replace('\\', "\\\\").replace('"', "\\\"");
-            let look = match self.predictions[id.index()] {
-                Prediction::Source(_) | Prediction::Unreadable(_) => "shape=note",
+            let look = match self.predictions[id] {
+                Prediction::Source(_) => "shape=note",
                 Prediction::Cached { .. } => "style=filled, fillcolor=\"#d5ead5\"",
                 Prediction::WillRun { .. } => "style=filled, fillcolor=\"#f7d9b0\"",
                 Prediction::Unknown { .. } => "style=\"filled,dashed\", fillcolor=\"#f5efe0\"",
@@ -140,8 +140,8 @@ impl View<'_> {
         let mut text = String::from("flowchart LR\n");
         for id in &self.selection.needed {
             let name = self.plan.node(*id).name().replace('"', "#quot;");
-            let (class, open, close) = match self.predictions[id.index()] {
-                Prediction::Source(_) | Prediction::Unreadable(_) => ("source", "([", "])"),
+            let (class, open, close) = match self.predictions[id] {
+                Prediction::Source(_) => ("source", "([", "])"),
                 Prediction::Cached { .. } => ("cached", "[", "]"),
                 Prediction::WillRun { .. } => ("run", "[", "]"),
                 Prediction::Unknown { .. } => ("maybe", "[", "]"),
@@ -159,6 +159,6 @@ fn state(prediction: &Prediction) -> &'static str {
     match prediction {
         Prediction::Cached { .. } => "cached",
         Prediction::Unknown { .. } => "may run",
-        Prediction::WillRun { .. } | Prediction::Source(_) | Prediction::Unreadable(_) => "will run",
+        Prediction::WillRun { .. } | Prediction::Source(_) => "will run",
     }
 }

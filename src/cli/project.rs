@@ -1,12 +1,15 @@
 //! What most commands begin with: the manifest's plan and its store.
 
+use std::fs::FileType;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::network;
 use super::shell::{Shell, Stop, usage};
-use crate::base::Diagnostic;
-use crate::engine::{Engine, EventSink, Existing, Options, Silence};
+use crate::base::trouble::{self, Blame};
+use crate::base::{Diagnostic, files};
+use crate::engine::{Engine, EventSink, Options, Silence};
 use crate::manifest::Overrides;
 use crate::plan::{self, InputRef, Node, Plan};
 use crate::source::Fetch;
@@ -48,9 +51,18 @@ impl Project {
 
     pub fn load_with(shell: &Shell, load: &Load, fetch: Fetch) -> Result<Project, Stop> {
         let root = find_manifest(&shell.directory)?;
-        let cache = cache_folder(shell, load, &root);
+        let cache = cache_folder(shell, load, &root)?;
+        if fetch != Fetch::Never {
+            // Before anything is fetched into it.
+            Store::claim(&cache).map_err(Failure::from)?;
+        }
         let plan = plan::load(&root, &plan_options(shell, load, &cache, fetch))?;
         Ok(Project { plan: Arc::new(plan), root, cache })
+    }
+
+    /// Shows what the manifest hardly means.
+    pub fn warn(&self, shell: &Shell) {
+        shell.show(&self.plan.warnings);
     }
 
     /// What its last keys are kept under.
@@ -71,8 +83,8 @@ impl Project {
         self.plan.find(step).map_err(|diagnostic| Stop::Diagnostics(vec![diagnostic]))
     }
 
-    /// Copies a step's output, if the cache has it, to a folder that is not there yet.
-    pub fn materialise(&self, shell: &Shell, step: &str, folder: &Path) -> Result<(), Stop> {
+    /// Copies a step's output, if the cache has it, to a folder that is made for it.
+    pub fn copy_output(&self, shell: &Shell, step: &str, folder: &Path) -> Result<(), Stop> {
         let output = self.find(step)?;
         if let Node::Source(source) = self.plan.node(output.node) {
             return Err(usage(format!("`{}` is a source: its files are in `{}`", source.name, source.path.display())));
@@ -84,14 +96,15 @@ impl Project {
             return Err(missing.help(format!("slmops build {}", shell_word(step))).into());
         }
         let result = engine.build(&self.plan, &[output.node], &options);
+        engine.copy_output(&self.plan, &result, &output, folder, &options)?;
         shell.say(format!("{} is in the cache", self.plan.node(output.node).name()));
-        Ok(engine.deliver(&self.plan, &result, &output, folder, Existing::Refuse, &options)?)
+        Ok(())
     }
 
     /// The name of what would have to run first, if anything.
     fn unbuilt(&self, engine: &Engine, output: &InputRef) -> Result<Option<String>, Stop> {
-        let predictions = engine.predict(&self.plan, &self.id())?;
-        let cached = matches!(predictions.get(output.node.index()), Some(crate::engine::Prediction::Cached { .. }));
+        let predictions = engine.predict(&self.plan, &self.plan.needed(&[output.node]), &self.id())?;
+        let cached = matches!(predictions.get(&output.node), Some(crate::engine::Prediction::Cached { .. }));
         Ok((!cached).then(|| self.plan.node(output.node).name().to_string()))
     }
 }
@@ -104,33 +117,47 @@ pub fn plan_options<'a>(shell: &Shell, load: &Load, cache: &Path, fetch: Fetch) 
 /// The nearest `slmops.toml`, here or in a folder above.
 pub fn find_manifest(directory: &Path) -> Result<PathBuf, Stop> {
     let here = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
-    let found = here.ancestors().find(|folder| folder.join(crate::manifest::FILE_NAME).is_file());
-    found.map(Path::to_path_buf).ok_or_else(|| {
-        let problem = Diagnostic::error(format!("there is no slmops.toml in `{}` or above it", here.display()));
-        Stop::Diagnostics(vec![problem.help("`slmops init` writes one that builds")])
-    })
+    for folder in here.ancestors() {
+        // A folder of that name is not a manifest. What is neither a file nor a folder is refused when it is opened.
+        if there(&folder.join(crate::manifest::FILE_NAME))?.is_some_and(|kind| !kind.is_dir()) {
+            return Ok(folder.to_path_buf());
+        }
+    }
+    let problem = Diagnostic::error(format!("there is no slmops.toml in `{}` or above it", here.display()));
+    Err(Stop::Diagnostics(vec![problem.help("`slmops init` writes one that builds")]))
+}
+
+/// What stands at a path, if anything does. That it cannot be told is no proof that nothing does.
+pub fn there(path: &Path) -> Result<Option<FileType>, Failure> {
+    files::kind(path).map_err(|error| Failure::named_file("look at", path, &error))
 }
 
 /// `--cache`, else `SLMOPS_CACHE`, else the nearest store that was made before, here or above in the same git repository, else `cache`
 /// beside the manifest.
-pub fn cache_folder(shell: &Shell, load: &Load, root: &Path) -> PathBuf {
+pub fn cache_folder(shell: &Shell, load: &Load, root: &Path) -> Result<PathBuf, Failure> {
     if let Some(folder) = &load.cache {
-        return shell.directory.join(folder);
+        return Ok(shell.directory.join(folder));
     }
     if let Some(folder) = &shell.cache {
-        return folder.clone();
+        return Ok(folder.clone());
     }
     for folder in root.ancestors() {
         let cache = folder.join("cache");
-        let tag = std::fs::read_to_string(cache.join("CACHEDIR.TAG")).unwrap_or_default();
-        if tag.contains("slmops") {
-            return cache;
+        let tag = cache.join("CACHEDIR.TAG");
+        // Another user's folder above is not a store of this project's.
+        let is_ours = match files::read_text(&tag, 1 << 16) {
+            Ok(text) => text.contains("slmops"),
+            Err(error) if trouble::blame(&error) == Blame::User || error.kind() == ErrorKind::PermissionDenied => false,
+            Err(error) => return Err(Failure::named_file("read", &tag, &error)),
+        };
+        if is_ours {
+            return Ok(cache);
         }
-        if folder.join(".git").exists() {
+        if there(&folder.join(".git"))?.is_some() {
             break;
         }
     }
-    root.join("cache")
+    Ok(root.join("cache"))
 }
 
 /// More threads than any machine that trains small models has; each of them takes memory.
@@ -143,6 +170,12 @@ pub fn jobs(given: Option<usize>) -> Result<usize, Stop> {
         Some(jobs @ 1..=MAX_JOBS) => Ok(jobs),
         Some(jobs) => Err(usage(format!("`-j` takes a number of threads from 1 to {MAX_JOBS}, not {jobs}"))),
     }
+}
+
+/// A path as a person in `directory` would type it.
+pub fn shown(path: &Path, directory: &Path) -> String {
+    let base = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
+    path.strip_prefix(&base).unwrap_or(path).display().to_string()
 }
 
 /// A word as a shell takes it.

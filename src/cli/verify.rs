@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::build::{How, listener};
-use super::dist;
-use super::project::{Load, Project};
+use super::project::{Load, Project, there};
 use super::shell::{Shell, Stop, usage};
 use crate::base::{Exit, units};
 use crate::bundle::{self, Summary};
-use crate::engine::{CacheUse, Engine, Existing};
+use crate::deploy::{self, Place};
+use crate::engine::{CacheUse, Engine};
 use crate::plan::{InputRef, NodeId};
 use crate::source::Fetch;
 use crate::steps::Failure;
@@ -32,12 +32,15 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, shell: &Shell) -> Result<Exit, Stop> {
         let path = shell.directory.join(&self.bundle);
-        if !path.join("oci-layout").exists() {
-            let what = if path.exists() { "is not a bundle: it has no `oci-layout`" } else { "is not there" };
+        if there(&path.join("oci-layout"))?.is_none() {
+            let what = if there(&path)?.is_some() { "is not a bundle: it has no `oci-layout`" } else { "is not there" };
             return Err(usage(format!("`{}` {what}", self.bundle.display())));
         }
         let summary = match bundle::verify(&path) {
             Ok(summary) => summary,
+            Err(findings) if let Some(cause) = bundle::cause(&findings) => {
+                return Err(Failure::file("read the bundle", &path, &cause).into());
+            }
             Err(findings) => {
                 if shell.json {
                     shell.print_json(&serde_json::json!({"path": path, "valid": false, "findings": findings}))?;
@@ -72,19 +75,24 @@ impl Verify {
     fn rebuild(&self, shell: &Shell, path: &Path, summary: &Summary) -> Result<String, Stop> {
         let project = Project::load_with(shell, &self.load, Fetch::Pinned)?;
         let node = self.bundle_step(&project, path, summary)?;
-        let beside = project.cache.parent().unwrap_or(Path::new("."));
-        let space = tempfile::Builder::new().prefix(".slmops-rebuild-").tempdir_in(beside);
-        let space = space.map_err(|error| Failure::file("make a folder in", beside, &error))?;
+        // In the project's store: what a killed process leaves there is found by the next one.
+        let own = Store::open(&project.cache).map_err(Failure::from)?;
+        let space = own.scratch().map_err(Failure::from)?;
         let store = Store::open(&space.path().join("store")).map_err(Failure::from)?;
-        let engine = Engine::new(store, listener(shell, &project));
+        let events = listener(shell, &project);
+        let engine = Engine::new(store, events.clone());
         let options = self.how.options(&project, CacheUse::Reuse)?;
         let result = engine.build(&project.plan, &[node], &options);
+        shell.written(events.trouble().map_or(Ok(()), Err))?;
         if result.exit() != Exit::Done {
             return Err(Failure { exit: result.exit(), ..Failure::new("the rebuild failed") }.into());
         }
         let folder = space.path().join("bundle");
-        engine.deliver(&project.plan, &result, &InputRef { node, output: None }, &folder, Existing::Refuse, &options)?;
+        engine.copy_output(&project.plan, &result, &InputRef { node, output: None }, &folder, &options)?;
         let rebuilt = bundle::verify(&folder).map_err(|findings| {
+            if let Some(cause) = bundle::cause(&findings) {
+                return Failure::file("read the bundle", &folder, &cause);
+            }
             let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
             Failure::bug(format!("the rebuilt bundle is not right: {}", all.join("; ")))
         })?;
@@ -93,15 +101,16 @@ impl Verify {
 
     /// The step that makes this bundle: by its place in `dist/`, else by its device.
     fn bundle_step(&self, project: &Project, path: &Path, summary: &Summary) -> Result<NodeId, Stop> {
-        let places = dist::places(&project.plan, &project.root);
-        let same = |place: &Path| place.canonicalize().ok().is_some_and(|place| path.canonicalize().is_ok_and(|path| path == place));
-        if let Some((id, _)) = places.iter().find(|(_, place)| same(place)) {
-            return Ok(*id);
+        let dist = deploy::dist_folder(&project.root);
+        let places = deploy::places(&project.plan).map_err(Failure::from)?;
+        let path = path.canonicalize().ok();
+        let is_here = |place: &&Place| path.is_some() && dist.join(&place.name).canonicalize().ok() == path;
+        if let Some(place) = places.iter().find(is_here) {
+            return Ok(place.node);
         }
         let description = &summary.description;
         let name = format!("{}-{}-{}", description.name, description.version, description.device.name);
-        let named = |place: &Path| place.file_name().is_some_and(|file| file.to_string_lossy() == name);
-        places.iter().find(|(_, place)| named(place)).map(|(id, _)| *id).ok_or_else(|| {
+        places.iter().find(|place| place.name == name).map(|place| place.node).ok_or_else(|| {
             let missing = Failure { exit: Exit::Usage, ..Failure::new(format!("no bundle of this manifest is `{name}`")) };
             missing.help("run this in the project that the bundle came from").into()
         })

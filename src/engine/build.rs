@@ -96,7 +96,8 @@ impl<'a> Build<'a> {
             shop: shop.clone(),
             schedule: Schedule::new(plan, selected),
             sources: Sources::new(&shop.store),
-            latest: shop.store.latest(&options.project),
+            // It only explains; what it said is not written over if it cannot be read.
+            latest: shop.store.latest(&options.project).unwrap_or_default(),
             new_latest: BTreeMap::new(),
             made: vec![None; plan.nodes.len()],
             outcomes: vec![None; plan.nodes.len()],
@@ -116,6 +117,7 @@ impl<'a> Build<'a> {
     pub fn run(mut self) -> BuildResult {
         let began = Instant::now();
         self.announce();
+        self.shop.store.sweep();
         loop {
             self.look_up_ready();
             self.start_queued();
@@ -290,15 +292,19 @@ impl<'a> Build<'a> {
             cache: self.options.cache,
         };
         if !is_alone && self.crew.is_none() {
-            self.crew = Some(Crew::start(self.whole.cpu)?);
+            self.crew = Some(Crew::new());
         }
         self.shop.events.event(Event::Started { node: id, key, reasons });
         self.free.take(&taken);
         let running = Running { key, cancel, began: Instant::now(), timeout: action.timeout, overdue: Overdue::No, taken };
         self.running.insert(id, running);
         self.followers.insert(key, Vec::new());
-        match &self.crew {
-            Some(crew) if !is_alone => crew.send(job, self.shop.clone()),
+        match &mut self.crew {
+            Some(crew) if !is_alone => {
+                if let Err(failure) = crew.send(job, self.shop.clone()) {
+                    self.take_end(id, End::Failed { failure, duration: Duration::ZERO });
+                }
+            }
             _ => {
                 let end = run_here(&job, &self.shop);
                 self.take_end(id, end);
@@ -424,6 +430,9 @@ impl<'a> Build<'a> {
         let store = &self.shop.store;
         let saved = self.sources.save();
         let kept = if self.new_latest.is_empty() { Ok(()) } else { store.set_latest(&self.options.project, &self.new_latest) };
+        for text in store.take_warnings() {
+            self.shop.events.event(Event::Warning { text });
+        }
         for trouble in [saved.err(), kept.err().map(store_failure), store.sync().err().map(store_failure)].into_iter().flatten() {
             self.shop.events.event(Event::Warning { text: trouble.message });
         }

@@ -1,48 +1,65 @@
-//! The threads that run steps, and the only place with a runtime: jobs go out, ends come back.
+//! The threads that run steps: jobs go out, ends come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::plan::node::NodeId;
 use crate::steps::Failure;
 
 use super::job::{End, Job, Shop};
 
-/// The threads, started when the first step has to run.
+/// The threads, started as they are needed. They end when the crew is dropped.
 pub struct Crew {
-    runtime: Runtime,
-    ends: UnboundedReceiver<(NodeId, End)>,
-    report: UnboundedSender<(NodeId, End)>,
+    jobs: Sender<(Job, Shop)>,
+    waiting: Arc<Mutex<Receiver<(Job, Shop)>>>,
+    ends: Receiver<(NodeId, End)>,
+    report: Sender<(NodeId, End)>,
+    threads: usize,
+    /// Jobs that went out and have not come back.
+    out: usize,
 }
 
 impl Crew {
-    /// Threads for so many steps at a time; none is started before it is needed.
-    pub fn start(steps: u32) -> Result<Crew, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(steps.max(1) as usize)
-            .enable_time()
-            .build()
-            .map_err(|error| Failure::environment(format!("cannot start threads: {error}")))?;
-        let (report, ends) = unbounded_channel();
-        Ok(Crew { runtime, ends, report })
+    pub fn new() -> Crew {
+        let (jobs, waiting) = channel();
+        let (report, ends) = channel();
+        Crew { jobs, waiting: Arc::new(Mutex::new(waiting)), ends, report, threads: 0, out: 0 }
     }
 
-    pub fn send(&self, job: Job, shop: Shop) {
-        let report = self.report.clone();
-        self.runtime.spawn_blocking(move || {
-            let id = job.assignment.node;
-            // The receiver lives as long as the build.
-            let _ = report.send((id, run_here(&job, &shop)));
-        });
+    /// Sends a job to a thread of its own. Where the system gives no further one, the job waits for one of those that there are.
+    pub fn send(&mut self, job: Job, shop: Shop) -> Result<(), Failure> {
+        if self.out == self.threads {
+            match self.hire() {
+                Err(error) if self.threads == 0 => return Err(Failure::thread(&error)),
+                hired => self.threads += usize::from(hired.is_ok()),
+            }
+        }
+        self.out += 1;
+        // The other end is in this crew.
+        self.jobs.send((job, shop)).map_err(|_| Failure::bug("a job has nowhere to go"))
+    }
+
+    fn hire(&self) -> std::io::Result<()> {
+        let (waiting, report) = (self.waiting.clone(), self.report.clone());
+        let work = move || {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok((job, shop)) = next else { return };
+                // The receiver lives as long as the build.
+                let _ = report.send((job.assignment.node, run_here(&job, &shop)));
+            }
+        };
+        thread::Builder::new().name("step".to_string()).spawn(work).map(drop)
     }
 
     /// The next end, or none if there is none until then.
     pub fn next_end(&mut self, until: Instant) -> Option<(NodeId, End)> {
-        let ends = &mut self.ends;
-        self.runtime.block_on(async { tokio::time::timeout_at(until.into(), ends.recv()).await.ok().flatten() })
+        let end = self.ends.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?;
+        self.out -= 1;
+        Some(end)
     }
 }
 

@@ -15,6 +15,11 @@ use super::summary::Summary;
 /// Hears events, from several threads; must not be slow.
 pub trait EventSink: Send + Sync {
     fn event(&self, event: Event);
+
+    /// What has kept it from passing events on, where the reader relies on them.
+    fn trouble(&self) -> Option<std::io::Error> {
+        None
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +44,11 @@ pub enum Event {
     },
     /// A step said something for its log.
     Line {
+        node: NodeId,
+        text: String,
+    },
+    /// A step found something that the user should know; it goes on. Its log has it, too.
+    Warned {
         node: NodeId,
         text: String,
     },

@@ -1,16 +1,19 @@
 //! One action, from the lock on its key to its record in the store. Runs on a thread of its own and may block.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::base::{Cancel, Digest, Exit};
+use crate::base::{Cancel, Digest, Exit, files, remove_all};
 use crate::plan::node::NodeId;
 use crate::steps::io::Listener;
 use crate::steps::{Failure, Io};
-use crate::store::{Commit, Damage, Durability, KeyLock, Lookup, Record, Scratch, Store, StoreError, Tree};
+use crate::store::{
+    Commit, Damage, Durability, FIXED_TIME, KeyLock, Lookup, Record, Scratch, Share, Store, StoreError, Tree, create_folder, damage,
+};
 
 use super::event::{Event, EventSink};
 use super::options::CacheUse;
@@ -24,6 +27,8 @@ pub struct Shop {
     pub store: Arc<Store>,
     pub worker: Arc<dyn Worker>,
     pub events: Arc<dyn EventSink>,
+    /// What steps had to say of this machine: it is told once, however many of them find it.
+    pub warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 pub struct Job {
@@ -87,19 +92,28 @@ impl Job {
         {
             return Ok(End::Hit(record));
         }
-        self.check_sources(store, "before")?;
         let scratch = store.scratch().map_err(store_failure)?;
-        let inputs = match self.lay_out_inputs(store, &scratch) {
-            Ok(inputs) => inputs,
+        let laid = match self.lay_out_inputs(store, &scratch) {
+            Ok(laid) => laid,
             Err(Unready::Damaged { producer, damage }) => return Ok(End::InputDamaged { producer, damage }),
             Err(Unready::Failed(failure)) => return Err(failure),
         };
         let place = Place::prepare(store, &scratch, self)?;
-        let voice = Voice { node: self.assignment.node, events: &*shop.events, log: Mutex::default() };
+        let voice =
+            Voice { node: self.assignment.node, events: &*shop.events, warned: &shop.warned, names: laid.names, log: Mutex::default() };
         let started = Instant::now();
-        let ran = self.run_step(&*shop.worker, inputs, &place, &voice);
+        let ran = self.run_step(&*shop.worker, laid.inputs, &place, &voice);
         let duration = started.elapsed();
-        let ended = ran.and_then(|()| self.keep(store, &place.out, duration, voice.into_log()));
+        let ran = ran.map_err(|failure| voice.names.apply(failure));
+        let checked = match self.share() {
+            Share::Private => Ok(()),
+            Share::Linked => self.check_inputs(store),
+        };
+        if checked.is_err() {
+            // What it learnt from a changed input must not be resumed.
+            place.forget();
+        }
+        let ended = checked.and(ran).and_then(|()| self.keep(store, &place.out, duration, voice.into_log()));
         place.tidy(&ended);
         Ok(ended.unwrap_or_else(|failure| End::Failed { failure, duration }))
     }
@@ -117,29 +131,29 @@ impl Job {
         }
     }
 
-    fn check_sources(&self, store: &Store, when: &str) -> Result<(), Failure> {
-        for input in self.inputs.iter().flat_map(|(_, inputs)| inputs) {
-            let JobInput::Source { name, snapshot } = input else { continue };
-            if !snapshot.is_current(store) {
-                let shown = snapshot.path.display();
-                return Err(Failure::new(format!("source `{name}` (`{shown}`) changed {when} the step used it; nothing was kept"))
-                    .help("build again once the file is no longer being written"));
-            }
-        }
-        Ok(())
+    fn share(&self) -> Share {
+        if self.assignment.kind.is_foreign() { Share::Private } else { Share::Linked }
     }
 
-    fn lay_out_inputs(&self, store: &Store, scratch: &Scratch) -> Result<Vec<(String, Vec<PathBuf>)>, Unready> {
+    /// Puts the inputs where the step will read them: from the store, sources too, so that it reads what its key says.
+    fn lay_out_inputs(&self, store: &Store, scratch: &Scratch) -> Result<Laid, Unready> {
+        let share = self.share();
+        let mut laid = Laid::default();
         let mut count = 0;
-        let mut place = |input: &JobInput| {
-            count += 1;
-            input.lay_out(store, &scratch.path().join(format!("in{count}")))
-        };
-        let mut port = |(name, inputs): &(String, Vec<JobInput>)| {
-            let paths = inputs.iter().map(&mut place).collect::<Result<_, _>>()?;
-            Ok((name.clone(), paths))
-        };
-        self.inputs.iter().map(&mut port).collect()
+        for (name, inputs) in &self.inputs {
+            let mut paths = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                count += 1;
+                let folder = scratch.path().join(format!("in{count}"));
+                let path = input.lay_out(store, &folder, share, &self.cancel)?;
+                if let JobInput::Source { snapshot, .. } = input {
+                    laid.names.add(&path, &snapshot.path);
+                }
+                paths.push(path);
+            }
+            laid.inputs.push((name.clone(), paths));
+        }
+        Ok(laid)
     }
 
     fn run_step(&self, worker: &dyn Worker, inputs: Vec<(String, Vec<PathBuf>)>, place: &Place, voice: &Voice) -> Result<(), Failure> {
@@ -149,6 +163,7 @@ impl Job {
             checkpoint: place.checkpoint.clone(),
             cancel: self.cancel.clone(),
             threads: self.threads,
+            now: self.assignment.task.now(),
             listener: voice,
         };
         let result = catch_unwind(AssertUnwindSafe(|| worker.run(&self.assignment, &mut io)));
@@ -159,18 +174,16 @@ impl Job {
         result.unwrap_or_else(|panic| Err(panicked(panic)))
     }
 
-    /// Takes in what the step made, if nothing happened to its inputs meanwhile.
+    /// Takes in what the step made. Records come after their objects; one sync makes them durable together.
     fn keep(&self, store: &Store, out: &Path, duration: Duration, log: String) -> Result<End, Failure> {
-        self.check_sources(store, "while")?;
-        self.check_inputs(store)?;
-        let durability = if duration >= LONG { Durability::Now } else { Durability::Batched };
-        let tree = store.ingest(out, durability).map_err(ingest_failure)?;
+        let tree = store.ingest(out, &self.cancel).map_err(ingest_failure)?;
         let log = match log.as_bytes() {
             [] => None,
-            bytes => Some((store.put(bytes, durability).map_err(store_failure)?, bytes.len() as u64)),
+            bytes => Some((store.put(bytes, Durability::Batched).map_err(store_failure)?, bytes.len() as u64)),
         };
         let producer = concat!("slmops ", env!("CARGO_PKG_VERSION")).to_string();
         let record = Record { key: self.key, tree, log, key_text: self.key_text.clone(), duration, producer };
+        let durability = if duration >= LONG { Durability::Now } else { Durability::Batched };
         let earlier = match store.commit(&record, durability).map_err(store_failure)? {
             Commit::Stored => None,
             Commit::Differs(earlier) => Some(earlier),
@@ -178,19 +191,50 @@ impl Job {
         Ok(End::Built { tree: record.tree, duration, earlier })
     }
 
-    /// A step that writes through its inputs' links writes into the store (root may, whatever the mode says).
+    /// An input that is a link to an object may have been written to meanwhile. Only what was touched since it was laid out is read again.
     fn check_inputs(&self, store: &Store) -> Result<(), Failure> {
-        for input in self.inputs.iter().flat_map(|(_, inputs)| inputs) {
-            let JobInput::Output { tree, .. } = input else { continue };
-            for entry in tree.entries() {
-                // Only what was touched since it was laid out is read again.
-                if let Err(damage) = store.check_content(entry.digest, entry.size_bytes) {
-                    store.quarantine(&damage);
-                    return Err(Failure::bug(format!("the step wrote to its input `{}`: {damage}", entry.path)));
-                }
+        for entry in self.inputs.iter().flat_map(|(_, inputs)| inputs).flat_map(|input| input.tree().entries()) {
+            if let Some(damage) = damage(store.check_content(entry.digest, entry.size_bytes)).map_err(store_failure)? {
+                store.quarantine(&damage);
+                let message = format!("its input `{}` was written to in the store while it ran: {damage}; nothing was kept", entry.path);
+                return Err(Failure::environment(message).help("build again: the input is made or copied anew"));
             }
         }
         Ok(())
+    }
+}
+
+/// Inputs in the places where the step reads them.
+#[derive(Default)]
+struct Laid {
+    inputs: Vec<(String, Vec<PathBuf>)>,
+    names: Names,
+}
+
+/// What a user calls the files that a step reads elsewhere: messages name the source, not its copy.
+#[derive(Default)]
+struct Names(Vec<(String, String)>);
+
+impl Names {
+    fn add(&mut self, copy: &Path, source: &Path) {
+        self.0.push((copy.display().to_string(), source.display().to_string()));
+    }
+
+    fn in_text(&self, text: &str) -> Option<String> {
+        let mut changed = None;
+        for (copy, source) in &self.0 {
+            let text = changed.as_deref().unwrap_or(text);
+            if text.contains(copy.as_str()) {
+                changed = Some(text.replace(copy.as_str(), source));
+            }
+        }
+        changed
+    }
+
+    fn apply(&self, failure: Failure) -> Failure {
+        let message = self.in_text(&failure.message).unwrap_or(failure.message);
+        let help = failure.help.map(|help| self.in_text(&help).unwrap_or(help));
+        Failure { message, help, ..failure }
     }
 }
 
@@ -207,11 +251,24 @@ impl From<Failure> for Unready {
 }
 
 impl JobInput {
-    fn lay_out(&self, store: &Store, folder: &Path) -> Result<PathBuf, Unready> {
+    fn tree(&self) -> &Tree {
         match self {
-            JobInput::Source { snapshot, .. } => Ok(snapshot.path.clone()),
+            JobInput::Source { snapshot, .. } => &snapshot.tree,
+            JobInput::Output { tree, .. } => tree,
+        }
+    }
+
+    fn lay_out(&self, store: &Store, folder: &Path, share: Share, cancel: &Cancel) -> Result<PathBuf, Unready> {
+        match self {
+            JobInput::Source { name, snapshot } => {
+                for entry in snapshot.tree.entries() {
+                    store.take_in(entry, &snapshot.file(entry), cancel).map_err(|error| source_failure(name, error))?;
+                }
+                store.lay_out(&snapshot.tree, folder, share, cancel).map_err(store_failure)?;
+                Ok(snapshot.within(folder))
+            }
             JobInput::Output { producer, tree, folder: inner } => {
-                match store.link_tree(tree, folder) {
+                match store.lay_out(tree, folder, share, cancel) {
                     Ok(()) => {}
                     Err(StoreError::Damaged(damage)) => {
                         store.quarantine(&damage);
@@ -221,8 +278,13 @@ impl JobInput {
                 }
                 let Some(inner) = inner else { return Ok(folder.to_path_buf()) };
                 let path = folder.join(inner);
-                // An output may be empty; its folder is there all the same.
-                fs::create_dir_all(&path).map_err(|error| Failure::file("create", &path, &error))?;
+                if !files::exists(&path).map_err(|error| Failure::file("look at", &path, &error))? {
+                    // An output may be empty; its folder is there all the same.
+                    create_folder(&path)
+                        .and_then(|()| FIXED_TIME.set(&path))
+                        .and_then(|()| FIXED_TIME.set(folder))
+                        .map_err(|error| Failure::file("create", &path, &error))?;
+                }
                 Ok(path)
             }
         }
@@ -237,16 +299,22 @@ struct Place {
 
 impl Place {
     fn prepare(store: &Store, scratch: &Scratch, job: &Job) -> Result<Place, Failure> {
-        let out = scratch.path().join("out");
+        let create = |name: &str| {
+            let folder = scratch.path().join(name);
+            create_folder(&folder).map_err(|error| Failure::file("create", &folder, &error)).map(|()| folder)
+        };
         // A rebuild that is to prove something starts from nothing.
         let checkpoint = match job.cache {
-            CacheUse::Reuse => store.partial(job.key),
-            CacheUse::Rebuild => scratch.path().join("partial"),
+            CacheUse::Reuse => store.create_partial(job.key).map_err(store_failure)?,
+            CacheUse::Rebuild => None,
         };
-        for folder in [&out, &checkpoint] {
-            fs::create_dir_all(folder).map_err(|error| Failure::file("create", folder, &error))?;
-        }
-        Ok(Place { out, checkpoint })
+        let checkpoint = checkpoint.map_or_else(|| create("partial"), Ok)?;
+        Ok(Place { out: create("out")?, checkpoint })
+    }
+
+    fn forget(&self) {
+        // If it cannot be removed, `gc` will.
+        let _ = remove_all(&self.checkpoint);
     }
 
     /// Checkpoints stay for as long as they may be of use.
@@ -254,8 +322,7 @@ impl Place {
         // Only an empty folder goes this way.
         let was_empty = fs::remove_dir(&self.checkpoint).is_ok();
         if !was_empty && ended.is_ok() {
-            // If it cannot be removed, `gc` will.
-            let _ = fs::remove_dir_all(&self.checkpoint);
+            self.forget();
         }
     }
 }
@@ -264,6 +331,8 @@ impl Place {
 struct Voice<'a> {
     node: NodeId,
     events: &'a dyn EventSink,
+    warned: &'a Mutex<BTreeSet<String>>,
+    names: Names,
     log: Mutex<String>,
 }
 
@@ -271,24 +340,50 @@ impl Voice<'_> {
     fn into_log(self) -> String {
         self.log.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+
+    fn log_line(&self, text: &str) {
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if log.len() + text.len() < MAX_LOG_BYTES {
+            log.push_str(text);
+            log.push('\n');
+        } else if !log.ends_with("(the rest is left out)\n") {
+            log.push_str("(the rest is left out)\n");
+        }
+    }
 }
 
 impl Listener for Voice<'_> {
     fn line(&self, text: &str) {
-        {
-            let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if log.len() + text.len() < MAX_LOG_BYTES {
-                log.push_str(text);
-                log.push('\n');
-            } else if !log.ends_with("(the rest is left out)\n") {
-                log.push_str("(the rest is left out)\n");
-            }
-        }
+        let renamed = self.names.in_text(text);
+        let text = renamed.as_deref().unwrap_or(text);
+        self.log_line(text);
         self.events.event(Event::Line { node: self.node, text: text.to_string() });
+    }
+
+    fn machine_warning(&self, text: &str) {
+        let is_new = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(text.to_string());
+        if is_new {
+            self.events.event(Event::Warning { text: text.to_string() });
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        self.log_line(&format!("warning: {text}"));
+        self.events.event(Event::Warned { node: self.node, text: text.to_string() });
     }
 
     fn progress(&self, done: u64, total: u64, unit: &'static str, note: &str) {
         self.events.event(Event::Progress { node: self.node, done, total, unit, note: note.to_string() });
+    }
+}
+
+fn source_failure(name: &str, error: StoreError) -> Failure {
+    match error {
+        StoreError::Changed { path } => {
+            let message = format!("source `{name}` (`{}`) changed while the build used it; nothing was kept", path.display());
+            Failure::environment(message).help("build again once it is no longer being written")
+        }
+        error => store_failure(error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Builds a plan: finds in the cache what is there, runs the rest, tells what happens. The only async room. It knows keys, results and resources; not
+//! Builds a plan: finds in the cache what is there, runs the rest, tells what happens. It knows keys, results and resources; not
 //! what a step does, and not who listens.
 
 mod build;
@@ -16,17 +16,16 @@ mod worker;
 
 use std::sync::Arc;
 
+use crate::base::trouble;
 use crate::base::{Digest, Exit};
 use crate::key::{KeyRecord, Reason, changes};
 use crate::plan::node::{InputRef, NodeId, Plan};
 use crate::steps::Failure;
-use crate::steps::io::DISK_FULL;
 use crate::store::{Latest, Store, StoreError, Tree};
 
-pub use deliver::Existing;
 pub use event::{Difference, Event, EventSink, Outcome, Recorder, Silence};
 pub use options::{CacheUse, Capacity, OnFailure, Options};
-pub use predict::{Explanation, Prediction};
+pub use predict::{Explanation, Prediction, Predictions};
 pub use signal::cancel_on_signal;
 pub use summary::Summary;
 pub use worker::{Act, Assignment, Local, Scripted, Worker};
@@ -56,7 +55,7 @@ impl Engine {
     }
 
     pub fn with_worker(store: Store, events: Arc<dyn EventSink>, worker: Arc<dyn Worker>) -> Engine {
-        Engine { shop: Shop { store: Arc::new(store), worker, events } }
+        Engine { shop: Shop { store: Arc::new(store), worker, events, warned: Arc::default() } }
     }
 
     pub fn store(&self) -> &Store {
@@ -111,7 +110,8 @@ fn reasons(store: &Store, latest: Option<&Latest>, key: Digest, record: &KeyReco
     if latest.key == key {
         return vec![Reason::Forgotten];
     }
-    let old = store.record(latest.key).and_then(|old| KeyRecord::parse(&old.key_text));
+    // It only explains: what cannot be read now is as good as forgotten.
+    let old = store.record(latest.key).ok().flatten().and_then(|old| KeyRecord::parse(&old.key_text));
     old.map_or_else(|| vec![Reason::Forgotten], |old| changes(&old, record))
 }
 
@@ -119,7 +119,14 @@ fn reasons(store: &Store, latest: Option<&Latest>, key: Digest, record: &KeyReco
 fn store_failure(error: StoreError) -> Failure {
     let failure = Failure::environment(error.to_string());
     match &error {
-        StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => failure.help(DISK_FULL),
+        StoreError::Stopped => Failure::cancelled(),
+        StoreError::NotAStore { .. } => Failure { exit: Exit::Usage, ..failure }
+            .help("`--cache` and SLMOPS_CACHE name a store, an empty folder, or one that does not exist yet"),
+        StoreError::NotWritable { error, .. } if let Some(hint) = trouble::hint(error) => failure.help(hint),
+        StoreError::NotWritable { .. } => {
+            failure.help("what it holds can be used, but no step can run; `--cache` and SLMOPS_CACHE name another folder for the store")
+        }
+        StoreError::Io { error, .. } if let Some(hint) = trouble::hint(error) => failure.help(hint),
         StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
             failure.help("SLMOPS_CACHE names another folder for the store")
         }

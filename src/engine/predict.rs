@@ -1,5 +1,6 @@
 //! What a build would do, without doing it: for `plan` and `explain`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::Digest;
@@ -16,8 +17,6 @@ use super::{Engine, reasons, store_failure};
 pub enum Prediction {
     /// What the source holds now.
     Source(Content),
-    /// The source cannot be read.
-    Unreadable(Failure),
     /// Its result is in the cache.
     Cached {
         key: Digest,
@@ -33,6 +32,8 @@ pub enum Prediction {
     },
 }
 
+pub type Predictions = BTreeMap<NodeId, Prediction>;
+
 /// A step's key, what it is made of, and what changed.
 #[derive(Clone, Debug)]
 pub struct Explanation {
@@ -44,26 +45,27 @@ pub struct Explanation {
 }
 
 impl Engine {
-    /// For each node of the plan, what a build would do with it.
-    pub fn predict(&self, plan: &Plan, project: &str) -> Result<Vec<Prediction>, Failure> {
+    /// What a build would do with each of these nodes: targets with all that they need, as [`Plan::needed`] gives them. A source that cannot be read
+    /// is a failure, because nothing is known of what depends on it.
+    pub fn predict(&self, plan: &Plan, needed: &BTreeSet<NodeId>, project: &str) -> Result<Predictions, Failure> {
         let store = self.store();
-        let latest = store.latest(project);
+        let latest = store.latest(project).map_err(store_failure)?;
         let mut sources = Sources::new(store);
         let mut made: Vec<Option<Made>> = vec![None; plan.nodes.len()];
-        let mut predictions = Vec::with_capacity(plan.nodes.len());
-        for id in plan.ids() {
+        let mut predictions = Predictions::new();
+        for id in plan.ids().filter(|id| needed.contains(id)) {
             let (prediction, result) = match plan.node(id) {
-                Node::Source(source) => match sources.snapshot(&source.path) {
-                    Ok(snapshot) => (Prediction::Source(snapshot.content), Some(Made::Source(snapshot))),
-                    Err(failure) => (Prediction::Unreadable(failure), None),
-                },
+                Node::Source(source) => {
+                    let snapshot = sources.snapshot(&source.path)?;
+                    (Prediction::Source(snapshot.content), Some(Made::Source(snapshot)))
+                }
                 Node::Action(action) => match unknown_inputs(&made, action) {
                     waits_for if !waits_for.is_empty() => (Prediction::Unknown { waits_for }, None),
                     _ => self.predict_action(action, &made, latest.get(action.name()))?,
                 },
             };
             made[id.index()] = result;
-            predictions.push(prediction);
+            predictions.insert(id, prediction);
         }
         sources.save()?;
         Ok(predictions)
@@ -91,16 +93,18 @@ impl Engine {
 
     /// Why a step would run, or what had changed when it last did.
     pub fn explain(&self, plan: &Plan, id: NodeId, project: &str) -> Result<Explanation, Failure> {
-        let mut predictions = self.predict(plan, project)?;
-        let prediction = predictions.swap_remove(id.index());
-        let fields = |key: Digest| self.store().record(key).and_then(|record| KeyRecord::parse(&record.key_text));
-        let latest = self.store().latest(project).get(plan.node(id).name()).copied();
+        let mut predictions = self.predict(plan, &plan.needed(&[id]), project)?;
+        let prediction = predictions.remove(&id).ok_or_else(|| Failure::bug("a step is not part of its own plan"))?;
+        let fields = |key: Digest| -> Result<Option<KeyRecord>, Failure> {
+            Ok(self.store().record(key)?.and_then(|record| KeyRecord::parse(&record.key_text)))
+        };
+        let latest = self.store().latest(project).map_err(store_failure)?.get(plan.node(id).name()).copied();
         let record = match &prediction {
-            Prediction::Cached { key, .. } => fields(*key),
+            Prediction::Cached { key, .. } => fields(*key)?,
             _ => None,
         };
         let before = latest.filter(|latest| matches!(&prediction, Prediction::Cached { key, .. } if *key == latest.key));
-        let before = before.and_then(|latest| latest.before).and_then(fields);
+        let before = before.and_then(|latest| latest.before).map(fields).transpose()?.flatten();
         let last_changes = match (&before, &record) {
             (Some(before), Some(record)) => changes(before, record),
             _ => Vec::new(),

@@ -1,26 +1,28 @@
-//! Sources: their digests, and whether they are still what they were. A step must not be recorded under the digest of data that it did not read.
+//! Sources: what they hold, by digest. A step never reads them in place; it reads what the store has taken in under these digests.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::{Digest, Exit, files};
+use crate::base::memory::Growth;
+use crate::base::{Exit, files};
 use crate::key::Content;
 use crate::steps::Failure;
-use crate::store::{Entry, Mode, Stamp, StatCache, Store, Tree};
+use crate::store::{Entry, StatCache, Store, Tree};
+
+/// What is kept of a file besides its path, and the text in which it is written down, about.
+const FILE_BYTES: u64 = 512;
 
 /// A source as it was when the build looked at it.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// As the manifest has it.
     pub path: PathBuf,
     pub content: Content,
-    /// Each file's stamp, in the tree's order.
-    stamps: Vec<(PathBuf, Stamp)>,
-    /// Whether equal stamps prove equal content. Not while a file is so young that a change need not show in its stamp.
-    is_settled: AtomicBool,
+    pub tree: Tree,
+    /// The file or folder itself, links followed.
+    real: PathBuf,
 }
 
 /// The build's sources: each is read once, however many steps use it.
@@ -40,15 +42,47 @@ impl<'a> Sources<'a> {
         if let Some(seen) = self.seen.get(path) {
             return Ok(seen.clone());
         }
-        let cache = &mut self.cache;
-        let mut known = |file: &Path, stamp: &Stamp| cache.get(file, stamp);
-        let (snapshot, hashed) = take(self.store, path, &mut known)?;
-        for (file, stamp, digest) in hashed {
-            self.cache.insert(&file, stamp, digest);
-        }
-        let snapshot = Arc::new(snapshot);
+        let snapshot = Arc::new(self.take(path)?);
         self.seen.insert(path.to_path_buf(), snapshot.clone());
         Ok(snapshot)
+    }
+
+    /// A source may itself be a link; links within a folder are refused, because they would reach outside.
+    fn take(&mut self, path: &Path) -> Result<Snapshot, Failure> {
+        let real = path.canonicalize().map_err(|error| missing(path, &error))?;
+        let kind = fs::metadata(&real).map_err(|error| missing(path, &error))?.file_type();
+        if kind.is_file() {
+            let name = path.file_name().or(real.file_name()).map_or(Path::new(""), Path::new);
+            let tree = Tree::new(vec![self.entry(&real, name)?]).map_err(super::store_failure)?;
+            return Ok(Snapshot { path: path.to_path_buf(), content: Content::File(tree.digest()), tree, real });
+        }
+        if !kind.is_dir() {
+            return Err(user_fault(format!("`{}` is neither a file nor a folder", path.display())));
+        }
+        let (mut entries, mut held, mut failed) = (Vec::new(), Growth::default(), None);
+        let visited = files::visit(&real, |relative| {
+            let bytes = FILE_BYTES + relative.as_os_str().len() as u64;
+            let shortage = held.add(bytes, &format!("the list of the files in `{}`", path.display())).map_err(Failure::from);
+            let entry = shortage.and_then(|()| self.entry(&real.join(relative), relative));
+            entry.map(|entry| entries.push(entry)).map_err(|failure| {
+                failed = Some(failure);
+                std::io::Error::other("one of them failed")
+            })
+        });
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        visited.map_err(|error| missing(path, &error))?;
+        let tree = Tree::new(entries).map_err(super::store_failure)?;
+        Ok(Snapshot { path: path.to_path_buf(), content: Content::Folder(tree.digest()), tree, real })
+    }
+
+    fn entry(&mut self, file: &Path, relative: &Path) -> Result<Entry, Failure> {
+        let content = self.cache.content(file).map_err(|error| missing(file, &error))?;
+        let Some(path) = relative.to_str().map(str::to_string) else {
+            return Err(user_fault(format!("`{}` has a name that is not UTF-8", file.display())));
+        };
+        Ok(Entry { path, digest: content.digest, size_bytes: content.size_bytes, mode: content.mode })
     }
 
     /// Keeps the digests for the next build.
@@ -58,79 +92,21 @@ impl<'a> Sources<'a> {
 }
 
 impl Snapshot {
-    /// Whether the source still holds what it held. Reads its data only where the stamps prove nothing.
-    pub fn is_current(&self, store: &Store) -> bool {
-        let Ok(stamps) = stamps(&self.path) else { return false };
-        if self.is_settled.load(Ordering::SeqCst) && stamps == self.stamps {
-            return true;
+    /// Where a file of its tree lies.
+    pub fn file(&self, entry: &Entry) -> PathBuf {
+        match self.content {
+            Content::File(_) => self.real.clone(),
+            Content::Folder(_) => self.real.join(&entry.path),
         }
-        let Ok((now, _)) = take(store, &self.path, &mut |_, _| None) else { return false };
-        let is_same = now.content == self.content;
-        if is_same && now.stamps == self.stamps && now.is_settled.into_inner() {
-            // It has grown old enough meanwhile: from here on a look suffices.
-            self.is_settled.store(true, Ordering::SeqCst);
+    }
+
+    /// Where a step finds it, laid out in `folder`.
+    pub fn within(&self, folder: &Path) -> PathBuf {
+        match (self.content, self.tree.entries()) {
+            (Content::File(_), [entry]) => folder.join(&entry.path),
+            _ => folder.to_path_buf(),
         }
-        is_same
     }
-}
-
-/// Files that were read, for the stat cache.
-type Hashed = Vec<(PathBuf, Stamp, Digest)>;
-
-fn take(store: &Store, path: &Path, known: &mut dyn FnMut(&Path, &Stamp) -> Option<Digest>) -> Result<(Snapshot, Hashed), Failure> {
-    let stamps = stamps(path)?;
-    let is_file = path.is_file();
-    let mut entries = Vec::with_capacity(stamps.len());
-    let mut hashed = Vec::new();
-    // Asked for once, before the first file is read.
-    let mut now_ns = None;
-    for (file, stamp) in &stamps {
-        let digest = match known(file, stamp) {
-            Some(digest) => digest,
-            None => {
-                let now = match now_ns {
-                    Some(now) => now,
-                    None => *now_ns.insert(store.now_ns().map_err(super::store_failure)?),
-                };
-                let (digest, _) = Digest::of_file(file).map_err(|error| Failure::file("read", file, &error))?;
-                if stamp.is_settled(now) {
-                    hashed.push((file.clone(), *stamp, digest));
-                }
-                digest
-            }
-        };
-        let relative = if is_file { file.file_name().map(Path::new) } else { file.strip_prefix(path).ok() };
-        entries.push(entry(file, relative.unwrap_or(file), stamp, digest)?);
-    }
-    let tree = Tree::new(entries).map_err(super::store_failure)?;
-    let content = if is_file { Content::File(tree.digest()) } else { Content::Folder(tree.digest()) };
-    // What was known had settled long ago; the rest was looked at now.
-    let is_settled = AtomicBool::new(now_ns.is_none_or(|now| stamps.iter().all(|(_, stamp)| stamp.is_settled(now))));
-    Ok((Snapshot { path: path.to_path_buf(), content, stamps, is_settled }, hashed))
-}
-
-fn entry(file: &Path, relative: &Path, stamp: &Stamp, digest: Digest) -> Result<Entry, Failure> {
-    let meta = fs::metadata(file).map_err(|error| Failure::file("read", file, &error))?;
-    let mode = if meta.permissions().mode() & 0o111 == 0 { Mode::Plain } else { Mode::Executable };
-    let Some(path) = relative.to_str().map(str::to_string) else {
-        return Err(user_fault(format!("`{}` has a name that is not UTF-8", file.display())));
-    };
-    Ok(Entry { path, digest, size_bytes: stamp.size_bytes, mode })
-}
-
-/// The files of a source in a fixed order. A source may itself be a link; links inside a folder are refused, because they would reach outside.
-fn stamps(path: &Path) -> Result<Vec<(PathBuf, Stamp)>, Failure> {
-    let meta = fs::metadata(path).map_err(|error| missing(path, &error))?;
-    if meta.is_file() {
-        return Ok(vec![(path.to_path_buf(), Stamp::of(&meta))]);
-    }
-    let inner = files::walk(path).map_err(|error| missing(path, &error))?;
-    let stamp = |relative: PathBuf| {
-        let file = path.join(relative);
-        let meta = fs::symlink_metadata(&file).map_err(|error| missing(&file, &error))?;
-        Ok((file, Stamp::of(&meta)))
-    };
-    inner.into_iter().map(stamp).collect()
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Failure {

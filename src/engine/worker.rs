@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::plan::node::NodeId;
-use crate::steps::{Failure, Io, Kind, Task};
+use crate::steps::{Failure, Io, Kind, Task, io};
 
 /// An action without the plan around it.
 #[derive(Clone, Debug)]
@@ -43,10 +43,7 @@ impl Local {
         let idle = lock(&self.idle).get_mut(&threads).and_then(Vec::pop);
         match idle {
             Some(pool) => Ok(pool),
-            None => rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .map_err(|error| Failure::environment(format!("cannot start {threads} threads: {error}"))),
+            None => io::pool(threads),
         }
     }
 

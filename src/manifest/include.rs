@@ -64,8 +64,8 @@ impl Reader<'_> {
         self.diagnostics.extend(errors);
         self.folders.insert(file.name.to_string(), path.parent().unwrap_or(Path::new(".")).to_path_buf());
         let mut includes = Vec::new();
-        if let Some(at) = table.0.iter().position(|(key, _)| key.text == "include") {
-            includes = self.listed(table.0.remove(at).1);
+        if let Some(value) = table.remove("include") {
+            includes = self.listed(value);
             includes.reverse();
         }
         Open { path: normal(path), table, includes }
@@ -149,40 +149,35 @@ fn shared_levels(name: &str) -> usize {
 }
 
 fn merge_all(base: &mut Table, other: Table, diagnostics: &mut Vec<Diagnostic>) {
-    for (key, value) in other.0 {
-        let Some(at) = base.0.iter().position(|(known, _)| known.text == key.text) else {
-            base.0.push((key, value));
+    for (key, value) in other {
+        let Some(known) = base.entry_mut(&key.text) else {
+            base.push(key, value);
             continue;
         };
         // Every file may say which edition it is written for; `load` compares them.
         if key.text != "slmops" {
-            merge(&mut base.0[at], key, value, shared_levels, diagnostics);
-        } else if let (Data::Int(a), Data::Int(b)) = (&base.0[at].1.data, &value.data)
+            let levels = shared_levels(&key.text);
+            merge_entry(known, key, value, levels, diagnostics);
+        } else if let (Data::Int(a), Data::Int(b)) = (&known.1.data, &value.data)
             && a != b
         {
-            clash(&base.0[at].0, &key, diagnostics);
+            clash(known.0, &key, diagnostics);
         }
     }
 }
 
-fn merge(base: &mut (Key, Value), key: Key, value: Value, levels: fn(&str) -> usize, diagnostics: &mut Vec<Diagnostic>) {
-    let levels = levels(&key.text);
-    merge_entry(base, key, value, levels, diagnostics);
-}
-
-fn merge_entry(base: &mut (Key, Value), key: Key, value: Value, levels: usize, diagnostics: &mut Vec<Diagnostic>) {
-    match (&mut base.1.data, value.data) {
+fn merge_entry((known, base): (&Key, &mut Value), key: Key, value: Value, levels: usize, diagnostics: &mut Vec<Diagnostic>) {
+    match (&mut base.data, value.data) {
         (Data::Table(into), Data::Table(from)) if levels > 0 => merge_tables(into, from, levels - 1, diagnostics),
-        _ => clash(&base.0, &key, diagnostics),
+        _ => clash(known, &key, diagnostics),
     }
 }
 
 fn merge_tables(into: &mut Table, from: Table, levels: usize, diagnostics: &mut Vec<Diagnostic>) {
-    let known: BTreeMap<String, usize> = into.0.iter().enumerate().map(|(i, (key, _))| (key.text.clone(), i)).collect();
-    for (key, value) in from.0 {
-        match known.get(&key.text).and_then(|at| into.0.get_mut(*at)) {
+    for (key, value) in from {
+        match into.entry_mut(&key.text) {
             Some(entry) => merge_entry(entry, key, value, levels, diagnostics),
-            None => into.0.push((key, value)),
+            None => into.push(key, value),
         }
     }
 }

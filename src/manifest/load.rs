@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::overlay::{self, Miss};
 use super::value::{Data, Table, Value};
 use super::{FILE_NAME, include};
-use crate::base::{Diagnostic, Place, SourceText, suggest};
+use crate::base::{Diagnostic, Place, SourceText, files, suggest};
 
 /// The edition that this program reads.
 pub const EDITION: i64 = 1;
@@ -59,8 +59,8 @@ impl Manifest {
 }
 
 /// `path` is a manifest or a folder with an `slmops.toml`.
-pub fn file_of(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() }
+pub fn file_of(path: &Path) -> std::io::Result<PathBuf> {
+    Ok(if files::is_folder(path)? { path.join(FILE_NAME) } else { path.to_path_buf() })
 }
 
 /// Reads a manifest; `None` if there is no making sense of it. `name` is how diagnostics call the file.
@@ -141,12 +141,12 @@ fn profile(manifest: &Manifest, name: &str) -> Result<Table, Diagnostic> {
 /// Checks every profile, chosen or not, against what the manifest declares.
 pub fn check_profiles(manifest: &Manifest, diagnostics: &mut Vec<Diagnostic>) {
     let Some(profiles) = manifest.section("profile") else { return };
+    let mut copy = skeleton(&manifest.table);
     for (name, value) in profiles.iter() {
         let Data::Table(over) = &value.data else {
             diagnostics.push(Diagnostic::error(format!("`profile.{}` is a table of changes", name.text)).at(&value.place, ""));
             continue;
         };
-        let mut copy = skeleton(&manifest.table);
         let what = format!("the profile `{}`", name.text);
         let misses = overlay::apply(&mut copy, over.clone(), &what, diagnostics);
         diagnostics.extend(misses.into_iter().map(|Miss(diagnostic)| diagnostic));
@@ -157,9 +157,9 @@ pub fn check_profiles(manifest: &Manifest, diagnostics: &mut Vec<Diagnostic>) {
 fn skeleton(table: &Table) -> Table {
     let empty = |place: &Place| Value { place: place.clone(), data: Data::Table(Table::default()) };
     let inner = |value: &Value| match &value.data {
-        Data::Table(steps) => Table(steps.iter().map(|(key, value)| (key.clone(), empty(&value.place))).collect()),
+        Data::Table(steps) => steps.iter().map(|(key, value)| (key.clone(), empty(&value.place))).collect(),
         _ => Table::default(),
     };
     let keep = |(key, value): (&super::Key, &Value)| (key.clone(), Value { place: value.place.clone(), data: Data::Table(inner(value)) });
-    Table(table.iter().filter(|(key, _)| key.text != "profile").map(keep).collect())
+    table.iter().filter(|(key, _)| key.text != "profile").map(keep).collect()
 }

@@ -31,7 +31,8 @@ use std::sync::Arc;
 use super::LOCK_NAME;
 use super::read;
 use super::value::{Data, Table, Value};
-use crate::base::{Diagnostic, Digest, Place, SourceText, files};
+use crate::base::output::Existing;
+use crate::base::{Diagnostic, Digest, Place, SourceText, output};
 
 const VERSION: i64 = 1;
 const RESTORE: &str = "take `slmops.lock` from version control again, or delete it and run `slmops lock`, which pins everything anew";
@@ -121,7 +122,8 @@ impl Lock {
         let path = root.join(LOCK_NAME);
         match std::fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::default()),
-            _ => {}
+            Err(error) => return Err(vec![Diagnostic::io(format!("cannot read `{LOCK_NAME}`"), &error)]),
+            Ok(_) => {}
         }
         let source = read::text(&path, LOCK_NAME).map_err(|diagnostic| vec![diagnostic.help(RESTORE)])?;
         Lock::parse(&source)
@@ -146,12 +148,10 @@ impl Lock {
 
     /// Writes it whole or not at all; an unchanged one is left alone.
     pub fn store(&self, root: &Path) -> io::Result<()> {
-        let path = root.join(LOCK_NAME);
         let text = self.to_toml();
-        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(());
-        }
-        files::write_atomic(&path, text.as_bytes())
+        let output = output::file(root, Path::new(LOCK_NAME), Existing::Replace).map_err(io::Error::other)?;
+        // A lock is read, so it is a file. Through a link, it is written where the link leads.
+        if output.holds(text.as_bytes()) { Ok(()) } else { output.write_all(text.as_bytes()).map_err(io::Error::other) }
     }
 
     pub fn to_toml(&self) -> String {

@@ -48,7 +48,7 @@ pub fn axes(matrix: &Value, target: &dyn Fn(&str) -> Target, fields: &[&str], di
     for (key, value) in table.iter() {
         match target(&key.text) {
             Target::NoField => match &value.data {
-                Data::Table(named) if !named.0.is_empty() && named.iter().all(|(_, value)| matches!(value.data, Data::Table(_))) => {
+                Data::Table(named) if !named.is_empty() && named.iter().all(|(_, value)| matches!(value.data, Data::Table(_))) => {
                     found.push(settings(key, named, diagnostics));
                 }
                 _ => diagnostics.push(
@@ -97,7 +97,7 @@ fn table_field(key: &Key, value: &Value, diagnostics: &mut Vec<Diagnostic>, foun
     let lists = named.iter().filter(|(_, value)| matches!(value.data, Data::List(_))).count();
     if lists == 0 {
         found.extend(field(vec![key.clone()], value, diagnostics));
-    } else if lists == named.0.len() {
+    } else if lists == named.len() {
         found.extend(named.iter().filter_map(|(entry, value)| field(vec![key.clone(), entry.clone()], value, diagnostics)));
     } else {
         let help = format!("`matrix.{0}.NAME = {{ … }}` names whole tables, `matrix.{0}.ENTRY = [ … ]` runs over one entry", key.text);
@@ -193,7 +193,8 @@ fn number(value: f64) -> String {
 
 /// A step's table with one value of each axis put in, and without `matrix` and `exclude`.
 pub fn substitute<'a>(table: &Table, values: impl Iterator<Item = &'a AxisValue>) -> Table {
-    let mut out = Table(table.0.iter().filter(|(key, _)| key.text != "matrix" && key.text != "exclude").cloned().collect());
+    let kept = table.iter().filter(|(key, _)| key.text != "matrix" && key.text != "exclude");
+    let mut out: Table = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
     for value in values {
         for (path, value) in &value.sets {
             put(&mut out, path, value);
@@ -204,15 +205,13 @@ pub fn substitute<'a>(table: &Table, values: impl Iterator<Item = &'a AxisValue>
 
 fn put(table: &mut Table, path: &[Key], value: &Value) {
     let Some((first, rest)) = path.split_first() else { return };
-    let at = table.0.iter().position(|(key, _)| key.text == first.text).unwrap_or_else(|| {
-        table.0.push((first.clone(), Value { place: first.place.clone(), data: Data::Table(Table::default()) }));
-        table.0.len() - 1
-    });
-    let entry = &mut table.0[at];
-    match (&mut entry.1.data, rest.is_empty()) {
-        (Data::Table(inner), false) => put(inner, rest, value),
-        _ => *entry = (first.clone(), value.clone()),
+    if !rest.is_empty() {
+        let below = table.or_insert_with(first, || Value { place: first.place.clone(), data: Data::Table(Table::default()) });
+        if let Data::Table(inner) = &mut below.data {
+            return put(inner, rest, value);
+        }
     }
+    table.replace(first.clone(), value.clone());
 }
 
 /// How many combinations there are, or `None` beyond what a machine counts.

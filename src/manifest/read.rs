@@ -8,31 +8,31 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{Data, Key, Table, Value};
-use crate::base::{Diagnostic, Place, SourceText};
+use crate::base::diagnostic::MAX_KEPT;
+use crate::base::{Diagnostic, Place, SourceText, files, memory, text};
 
 /// A manifest of 100,000 steps is about 10 MiB.
 pub const MAX_BYTES: u64 = 64 << 20;
+/// What a byte of the text takes at most once it is parsed, in bytes: `a=1` and a line end become an entry with two places.
+const MEMORY_PER_BYTE: u64 = 120;
 /// Tables and lists within each other. Nothing that slmops knows goes deeper than 10.
 pub const MAX_DEPTH: usize = 32;
 
 /// Reads a file into a text that diagnostics name `name`.
 pub fn text(path: &Path, name: &str) -> Result<Arc<SourceText>, Diagnostic> {
-    let failed = |error: std::io::Error| Diagnostic::error(format!("cannot read `{name}`: {error}"));
-    // A pipe would keep us waiting for ever.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Diagnostic::error(format!("cannot read `{name}`: it is not a file")));
-    }
+    let failed = |error: std::io::Error| Diagnostic::io(format!("cannot read `{name}`"), &error);
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    files::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Diagnostic::error(format!("`{name}` is too large: at most {MAX_BYTES} bytes are read")));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Arc::new(SourceText::new(name, text))),
-        Err(error) => {
-            let good = error.utf8_error().valid_up_to();
-            Err(Diagnostic::error(format!("`{name}` is not UTF-8 text: byte {good} is wrong")).help("save the file as UTF-8"))
-        }
+    // Where it must have been read to be refused, all that it is made into is not there yet.
+    if let Err(shortage) = memory::check((bytes.len() as u64).saturating_mul(MEMORY_PER_BYTE), &format!("`{name}`")) {
+        return Err(Diagnostic::error(shortage.to_string()).of_environment());
+    }
+    match text::decode(&bytes) {
+        Ok(text) => Ok(Arc::new(SourceText::new(name, text.into_owned()))),
+        Err(error) => Err(Diagnostic::error(format!("`{name}` is not a text: {error}")).help("save the file as UTF-8")),
     }
 }
 
@@ -44,10 +44,10 @@ pub fn parse(source: &Arc<SourceText>) -> (Table, Vec<Diagnostic>) {
     for error in errors {
         let span = error.span().unwrap_or(0..0);
         // After a slip the parser stumbles on; the first error of a line is the one that means something.
-        let line_end = source.text.get(span.start..).and_then(|rest| rest.find('\n')).map_or(source.text.len(), |end| span.start + end);
-        if told_to < line_end || reader.diagnostics.is_empty() {
+        if span.start >= told_to && reader.diagnostics.len() < MAX_KEPT {
+            let line_end = source.text.get(span.start..).and_then(|rest| rest.find('\n'));
+            told_to = line_end.map_or(source.text.len(), |end| span.start + end + 1);
             reader.diagnostics.push(Diagnostic::error(error.message().trim().to_string()).at(&Place::new(source, span), ""));
-            told_to = line_end;
         }
     }
     let table = reader.table(document.into_inner(), 1);
@@ -70,7 +70,7 @@ impl Reader<'_> {
             entries.push((Key { text, place }, value));
         }
         entries.sort_by_key(|(key, _)| key.place.span.start);
-        Table(entries)
+        Table::new(entries)
     }
 
     fn value(&mut self, value: Spanned<DeValue<'_>>, depth: usize) -> Option<Value> {
@@ -100,6 +100,9 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, place: &Place, message: &str, help: String) -> Option<Value> {
+        if self.diagnostics.len() >= MAX_KEPT {
+            return None;
+        }
         self.diagnostics.push(Diagnostic::error(message).at(place, "").help(help));
         None
     }

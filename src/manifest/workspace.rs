@@ -1,6 +1,7 @@
 //! `[workspace] members = ["a", "b/*"]`: one root manifest that builds many. Each member is a manifest of its own; its names stand behind its
 //! folder: `fridge/student`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::load::{self, Loaded, Manifest, Overrides};
@@ -17,11 +18,24 @@ pub struct Member {
 
 /// The root manifest and its members, as far as they can be read. All that is wrong goes to `diagnostics`.
 pub fn load(path: &Path, overrides: &Overrides, diagnostics: &mut Vec<Diagnostic>) -> Vec<Member> {
-    let file = load::file_of(path);
+    let file = match load::file_of(path) {
+        Ok(file) => file,
+        Err(error) => {
+            diagnostics.push(Diagnostic::io(format!("cannot read `{}`", path.display()), &error));
+            return Vec::new();
+        }
+    };
     let name = file.file_name().map_or_else(|| FILE_NAME.to_string(), |name| name.to_string_lossy().into_owned());
-    if !file.is_file() {
-        diagnostics
-            .push(Diagnostic::error(format!("there is no manifest `{}`", file.display())).help("`slmops init` writes one that builds"));
+    // What is there but cannot be read is told when it is opened.
+    let wrong = match files::exists(&file) {
+        Ok(true) => None,
+        Ok(false) => {
+            Some(Diagnostic::error(format!("there is no manifest `{}`", file.display())).help("`slmops init` writes one that builds"))
+        }
+        Err(error) => Some(Diagnostic::io(format!("cannot read `{}`", file.display()), &error)),
+    };
+    if let Some(wrong) = wrong {
+        diagnostics.push(wrong);
         return Vec::new();
     }
     let Some(root) = load::load(&file, &name, overrides, diagnostics) else { return Vec::new() };
@@ -120,21 +134,27 @@ fn member(root: &Manifest, item: &Value, diagnostics: &mut Vec<Diagnostic>) -> V
     }
     let folder = parts.join("/");
     if !every {
-        return if root.root.join(&folder).join(FILE_NAME).is_file() {
-            vec![folder]
-        } else {
-            wrong(format!("`{folder}` has no `{FILE_NAME}`"))
+        return match files::exists(&root.root.join(&folder).join(FILE_NAME)) {
+            Ok(false) => wrong(format!("`{folder}` has no `{FILE_NAME}`")),
+            // What keeps it from being read is told when it is opened.
+            Ok(true) | Err(_) => vec![folder],
         };
     }
     let below = root.root.join(&folder);
     let entries = match files::names(&below) {
         Ok(entries) => entries,
-        Err(error) => return wrong(format!("cannot list `{folder}`: {error}")),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return wrong(format!("cannot list `{folder}`: {error}"));
+        }
+        Err(error) => {
+            diagnostics.push(Diagnostic::io(format!("cannot list `{folder}`"), &error).at(&item.place, ""));
+            return Vec::new();
+        }
     };
     let paths: Vec<PathBuf> = entries.iter().map(|name| Path::new(&folder).join(name)).collect();
     let found: Vec<String> = paths
         .iter()
-        .filter(|path| root.root.join(path).join(FILE_NAME).is_file())
+        .filter(|path| files::exists(&root.root.join(path).join(FILE_NAME)).unwrap_or(true))
         .filter_map(|path| path.to_str().map(str::to_string))
         .filter(|path| path.split('/').all(|part| names::entry_fault(part).is_none()))
         .collect();

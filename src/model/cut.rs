@@ -22,7 +22,8 @@ pub struct Rest {
 pub fn cut(config: &Config, weights: &Weights, rests: &[Rest]) -> Result<(Config, Weights), ModelError> {
     let smaller = shape(config, rests)?;
     let layout = Layout::of(&smaller)?;
-    let mut data = Vec::with_capacity(layout.total());
+    let mut data = layout.room()?;
+    data.clear();
     for tensor in &layout.tensors {
         let (source, rest) = source(weights, tensor, rests)?;
         let values = &weights.data[source.range.clone()];

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::{files, memory};
+
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error("cannot {doing} `{}`: {error}", path.display())]
@@ -14,6 +16,12 @@ pub enum ModelError {
     Unsupported { what: String, why: String },
     #[error("{what} is {size}, over the limit of {limit}")]
     TooLarge { what: String, size: u64, limit: u64 },
+    /// There is less memory than it takes.
+    #[error(transparent)]
+    Memory(#[from] memory::Shortage),
+    /// The machine lacks something else: a thread.
+    #[error("{0}")]
+    Machine(String),
     /// NaN or infinity came out of the arithmetic.
     #[error("{0} is not a finite number")]
     NotFinite(String),
@@ -39,11 +47,27 @@ impl ModelError {
     }
 }
 
-/// Reads a file whose size is checked before a byte of it is held.
+/// Whether a file that may be left out is there.
+pub fn is_there(path: &Path) -> Result<bool, ModelError> {
+    files::exists(path).map_err(|error| ModelError::io("read", path, error))
+}
+
+/// Reads a regular file whose size is checked before a byte of it is held.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
-    let size = std::fs::metadata(path).map_err(|error| ModelError::io("read", path, error))?.len();
+    let file = files::open(path).map_err(|error| ModelError::io("read", path, error))?;
+    let size = file.metadata().map_err(|error| ModelError::io("read", path, error))?.len();
     if size > limit {
         return Err(ModelError::TooLarge { what: format!("`{}`", path.display()), size, limit });
     }
-    std::fs::read(path).map_err(|error| ModelError::io("read", path, error))
+    memory::check(size, &format!("`{}`", path.display()))?;
+    let bytes = files::read(path, limit).map_err(|error| ModelError::io("read", path, error))?;
+    if is_lfs_pointer(&bytes) { Err(ModelError::malformed(format!("`{}`", path.display()), LFS_POINTER)) } else { Ok(bytes) }
+}
+
+/// What Git LFS leaves in a file's place begins with this.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+pub const LFS_POINTER: &str = "it is Git LFS's pointer to the file and not the file itself; run `git lfs pull` where it was cloned";
+
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS)
 }

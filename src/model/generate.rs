@@ -39,8 +39,8 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     /// ln P of all that was chosen, the end included, as the model has it: at temperature 1, among all tokens.
     pub log_probability: f64,
-    /// Whether it came to its end, or was cut.
-    pub ended: bool,
+    /// The token that ended it; none, if it was cut.
+    pub end: Option<u32>,
 }
 
 impl<W: Tensors> Model<W> {
@@ -52,8 +52,18 @@ impl<W: Tensors> Model<W> {
         options: &Generate,
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let answers = self.run(prompts, options, None, progress)?;
+        let answers = self.greedy(prompts, options, progress)?;
         Ok(answers.into_iter().map(|answer| answer.tokens).collect())
+    }
+
+    /// The same with the tokens that end the answers. Their probability stays unknown.
+    pub fn greedy(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &Generate,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Answer>, ModelError> {
+        self.run(prompts, options, None, progress)
     }
 
     /// The same, with the choice of tokens left to the caller and their probability told.
@@ -102,7 +112,7 @@ impl<W: Tensors> Model<W> {
         let mut run = Run {
             model: self,
             decoder,
-            cache: Cache::new(&self.config, slots + usize::from(shared > 0), capacity),
+            cache: Cache::new(&self.config, slots + usize::from(shared > 0), capacity)?,
             shared,
             holder: slots,
             batch: Batch::default(),
@@ -254,8 +264,8 @@ impl<W: Tensors> Run<'_, W> {
     fn goes_on(&self, active: Active, answers: &mut [Answer]) -> bool {
         let (answer, (token, log_probability)) = (&mut answers[active.prompt], active.last);
         answer.log_probability += log_probability;
-        answer.ended = self.model.config.ends(token);
-        if answer.ended {
+        answer.end = Some(token).filter(|token| self.model.config.ends(*token));
+        if answer.end.is_some() {
             return false;
         }
         answer.tokens.push(token);
@@ -384,11 +394,11 @@ mod tests {
         let options = Generate { max_new_tokens: 12 };
         let answers = model.answer(&prompts, &options, Decode::Greedy, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(answers.iter().map(|answer| answer.tokens.clone()).collect::<Vec<_>>(), all(&model, &prompts, 12));
-        assert!(answers.iter().any(|answer| answer.ended) && answers.iter().any(|answer| !answer.ended));
+        assert!(answers.iter().any(|answer| answer.end.is_some()) && answers.iter().any(|answer| answer.end.is_none()));
         for (prompt, answer) in prompts.iter().zip(&answers) {
-            assert_eq!(answer.ended, answer.tokens.len() < 12);
+            assert_eq!(answer.end.is_some(), answer.tokens.len() < 12);
             let mut tokens = [prompt.as_slice(), &answer.tokens].concat();
-            tokens.extend(Some(eos).filter(|_| answer.ended));
+            tokens.extend(answer.end);
             let (mut sum, vocab) = (0.0, model.config.vocab_size);
             let scored = Scored { tokens: tokens.clone(), from: prompt.len() };
             let each = model.score(&[scored], &mut |_, logits| {

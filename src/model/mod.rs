@@ -4,12 +4,14 @@
 //! Its weights are either f32 in memory, which is what training and quantizing want, or [`Stored`]: as the file has them, which is what answers.
 //! [`example`] turns records into tokens, [`decoder`] runs and trains, [`generate`] and [`score`] are what others call.
 
+mod added;
 pub mod bpe;
 pub mod bytes;
 pub mod chat;
 pub mod config;
 pub mod cut;
 pub mod decoder;
+pub mod ends;
 mod error;
 pub mod example;
 pub mod folder;
@@ -18,6 +20,8 @@ pub mod gguf;
 pub mod hessian;
 pub mod imatrix;
 pub mod init;
+pub mod jinja;
+pub mod keys;
 pub mod lora;
 pub mod mapped;
 mod pickle;
@@ -28,13 +32,14 @@ pub mod score;
 pub mod sparse;
 pub mod stored;
 pub mod tokenizer;
+mod turns;
 pub mod weights;
 
 use std::path::Path;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Conversation, Message};
 pub use config::{Activation, Config, Family, Features, RopeScaling};
-pub use error::{ModelError, read_limited};
+pub use error::{ModelError, is_there, read_limited};
 pub use example::{Encoder, Example};
 pub use generate::{Answer, Decode, Generate};
 pub use imatrix::Imatrix;
@@ -80,6 +85,12 @@ impl Model<Stored> {
 }
 
 impl<W> Model<W> {
+    /// With a day that its chat template may ask for: seconds since 1970.
+    #[must_use]
+    pub fn at(self, now: Option<i64>) -> Model<W> {
+        Model { chat: self.chat.at(now), ..self }
+    }
+
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder { tokenizer: &self.tokenizer, chat: &self.chat }
     }

@@ -1,24 +1,27 @@
 //! `model.safetensors`, one file or shards with an index. Reads f32, f16 and bf16; writes f32, the same bytes for the same weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::decoder::Pairs;
-use super::error::read_limited;
+use super::error::{LFS_POINTER, is_lfs_pointer, is_there, read_limited};
 use super::mapped::Mapped;
 use super::quant::BlockType;
 use super::stored::Span;
 use super::weights::{FileTensor, Layout, Tensor};
 use super::{Config, Model, ModelError, Stored, Weights, pickle};
-use crate::kernels::pages;
+use crate::base::{files, json, memory};
 
 const MAX_INDEX: u64 = 64 << 20;
+/// The crate's own limit.
+const MAX_HEAD: u64 = 100_000_000;
 
 /// Reads the weights that `config` asks for from a folder; every one of them must be there, and nothing that would be left unused.
 pub fn read_folder(folder: &Path, config: &Config) -> Result<Weights, ModelError> {
@@ -32,6 +35,28 @@ pub fn read_file(path: &Path, layout: Layout) -> Result<Weights, ModelError> {
     let mut finding = Finding::new(layout, expected);
     finding.file(path)?;
     finding.complete(path)?.unpack(path)
+}
+
+/// The JSON in front of a file's data.
+pub fn head(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let io = |error| ModelError::io("read", path, error);
+    let malformed = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
+    let mut file = files::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    let mut length = [0u8; 8];
+    match file.read_exact(&mut length) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(malformed("it ends within its first eight bytes".to_string()));
+        }
+        read => read.map_err(io)?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEAD || length > size {
+        return Err(malformed(format!("its head claims {length} bytes")));
+    }
+    let mut head = Vec::new();
+    file.take(length).read_to_end(&mut head).map_err(io)?;
+    Ok(head)
 }
 
 /// The same as [`read_folder`] with the weights left in their files.
@@ -104,6 +129,100 @@ fn write_values(out: &mut Out, values: impl Iterator<Item = f32>) -> std::io::Re
     Ok(())
 }
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// What `lm_head.weight` is to a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// A tensor like any other.
+    Own,
+    /// The embedding once more.
+    Repeated,
+    /// The embedding itself, which the files have under no other name.
+    Embedding,
+}
+
+/// As transformers 5 does, a head that differs from the embedding is used although `tie_word_embeddings` is set.
+pub fn resolve_tie(folder: &Path, config: &mut Config) -> Result<(), ModelError> {
+    if config.tie_word_embeddings
+        && let (Some(embedding), Some(head)) = (find(folder, EMBEDDING)?, find(folder, HEAD)?)
+        && !same_values(&embedding, &head)
+    {
+        config.tie_word_embeddings = false;
+    }
+    Ok(())
+}
+
+/// One tensor of a folder, whatever its shape.
+fn find(folder: &Path, name: &str) -> Result<Option<Span>, ModelError> {
+    for path in weight_files(folder)? {
+        let what = || format!("`{}`", path.display());
+        let (file, header, metadata) = open(&path)?;
+        let info = metadata.info(name).or_else(|| metadata.info(name.strip_prefix("model.")?));
+        let Some(info) = info else { continue };
+        let ty = block_type(info.dtype);
+        let ty = ty.ok_or_else(|| {
+            ModelError::malformed(what(), format!("tensor `{name}` is of type {}; only F32, F16 and BF16 are read", info.dtype))
+        })?;
+        return Ok(Some(Span { file, bytes: place(header, info.data_offsets, &what())?, ty, offset: 0.0 }));
+    }
+    Ok(None)
+}
+
+/// Values that are not numbers are equal to none; whoever reads them says so.
+fn same_values(one: &Span, other: &Span) -> bool {
+    if one.ty == other.ty {
+        return one.bytes() == other.bytes();
+    }
+    const PIECE: usize = 1 << 16;
+    let values = one.bytes().len() / one.ty.block_bytes();
+    let unpacked = |span: &Span, before: usize, count: usize| {
+        let mut out = vec![0.0; count];
+        span.part(before, count)?.unpack(&mut out).ok().map(|()| out)
+    };
+    let same = |before: usize| {
+        let count = PIECE.min(values - before);
+        unpacked(one, before, count).is_some_and(|piece| Some(piece) == unpacked(other, before, count))
+    };
+    values == other.bytes().len() / other.ty.block_bytes() && (0..values).step_by(PIECE).all(same)
+}
+
+/// A file, the length of its head and what that says.
+fn open(path: &Path) -> Result<(Arc<Mapped>, usize, Metadata), ModelError> {
+    let what = || format!("`{}`", path.display());
+    let file = Arc::new(Mapped::open(path).map_err(|error| ModelError::io("read", path, error))?);
+    if is_lfs_pointer(&file) {
+        return Err(ModelError::malformed(what(), LFS_POINTER));
+    }
+    // What the file says that its head has; the crate looks whether it is there.
+    let head = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)).min(MAX_HEAD).min(file.len() as u64);
+    memory::check(head * 12, &format!("the head of {}", what()))?;
+    let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|error| ModelError::malformed(what(), error))?;
+    // The crate keeps the last of two tensors with one name; other readers keep the first.
+    json::check_names(file.get(8..8 + header).unwrap_or_default()).map_err(|error| ModelError::malformed(what(), error))?;
+    Ok((file, header, metadata))
+}
+
+/// Where a tensor's data lies in its file.
+fn place(header: usize, (start, end): (usize, usize), what: &str) -> Result<Range<usize>, ModelError> {
+    let data = 8 + header;
+    let span = data.checked_add(start).zip(data.checked_add(end)).map(|(start, end)| start..end);
+    span.ok_or_else(|| ModelError::malformed(what.to_string(), "an offset is out of reach"))
+}
+
+/// The one file or the shards of a folder.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    if is_there(&single)? {
+        Ok(vec![single])
+    } else if is_there(&index)? {
+        Ok(shards(&index)?.into_iter().map(|shard| folder.join(shard)).collect())
+    } else {
+        Err(pickle::in_folder(folder)?.map_or_else(|| no_weights(folder), |name| pickle::refusal(&folder.join(name))))
+    }
+}
+
 /// Where the tensors of a layout lie.
 struct Finding {
     layout: Layout,
@@ -111,8 +230,8 @@ struct Finding {
     expected: BTreeMap<String, FileTensor>,
     /// Of the layout's tensors, by name.
     spans: BTreeMap<String, Span>,
-    /// Whether a head that repeats the embedding may be there.
-    tied: bool,
+    /// What a head in the files is, where the model has none of its own.
+    head: Head,
     norm_offset: f32,
 }
 
@@ -121,23 +240,21 @@ impl Finding {
     fn in_folder(folder: &Path, config: &Config) -> Result<Finding, ModelError> {
         let layout = Layout::of(config)?;
         let expected = layout.in_files(config);
-        let mut finding = Finding { tied: config.tie_word_embeddings, norm_offset: config.norm_offset(), ..Finding::new(layout, expected) };
-        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
-        if single.exists() {
-            finding.file(&single)?;
-        } else if index.exists() {
-            for shard in shards(&index)? {
-                finding.file(&folder.join(shard))?;
-            }
-        } else {
-            return Err(pickle::in_folder(folder)?.map_or_else(|| no_weights(folder), |name| pickle::refusal(&folder.join(name))));
+        let head = match config.tie_word_embeddings {
+            false => Head::Own,
+            true if find(folder, EMBEDDING)?.is_none() => Head::Embedding,
+            true => Head::Repeated,
+        };
+        let mut finding = Finding { head, norm_offset: config.norm_offset(), ..Finding::new(layout, expected) };
+        for path in weight_files(folder)? {
+            finding.file(&path)?;
         }
         finding.complete(folder)
     }
 
     fn new(layout: Layout, expected: Vec<FileTensor>) -> Finding {
         let expected = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Finding { layout, expected, spans: BTreeMap::new(), tied: false, norm_offset: 0.0 }
+        Finding { layout, expected, spans: BTreeMap::new(), head: Head::Own, norm_offset: 0.0 }
     }
 
     fn complete(self, place: &Path) -> Result<Finding, ModelError> {
@@ -152,7 +269,7 @@ impl Finding {
 
     /// Only now that all that the layout promises is known to be in the files is memory taken for it.
     fn unpack(self, place: &Path) -> Result<Weights, ModelError> {
-        let data = pages::zeros(self.layout.total());
+        let data = self.layout.room()?;
         let mut weights = Weights { layout: Arc::new(self.layout), data };
         for (name, span) in &self.spans {
             let Some(out) = weights.get_mut(name) else { continue };
@@ -163,23 +280,29 @@ impl Finding {
 
     fn file(&mut self, path: &Path) -> Result<(), ModelError> {
         let what = || format!("`{}`", path.display());
-        let file = Arc::new(Mapped::open(path).map_err(|error| ModelError::io("read", path, error))?);
-        let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|error| ModelError::malformed(what(), error))?;
+        let (file, header, metadata) = open(path)?;
         for name in metadata.offset_keys() {
-            // Rotary tables are derived; a tied head repeats the embedding, which is what transformers uses, too.
-            if name.ends_with(".rotary_emb.inv_freq") || (name == "lm_head.weight" && self.tied) {
+            // Rotary tables are derived.
+            if name.ends_with(".rotary_emb.inv_freq") || (name == HEAD && self.head == Head::Repeated) {
                 continue;
             }
             let Some(info) = metadata.info(&name) else { continue };
-            let (start, end) = info.data_offsets;
-            let data = 8 + header;
-            let span = data.checked_add(start).zip(data.checked_add(end)).map(|(start, end)| start..end);
-            let span = span.ok_or_else(|| ModelError::malformed(what(), "an offset is out of reach"))?;
+            let span = place(header, info.data_offsets, &what())?;
             let offset = if name.ends_with("norm.weight") { self.norm_offset } else { 0.0 };
+            let name = self.known_as(name);
             self.tensor(name, info.dtype, &info.shape, Span { file: Arc::clone(&file), bytes: span, ty: BlockType::F32, offset })
                 .map_err(|error| ModelError::malformed(what(), error))?;
         }
         Ok(())
+    }
+
+    /// Our name of a tensor: a head may be the embedding, and files of a model's body alone leave out `model.`, as transformers reads them.
+    fn known_as(&self, name: String) -> String {
+        if name == HEAD && self.head == Head::Embedding {
+            return EMBEDDING.to_string();
+        }
+        let longer = format!("model.{name}");
+        if !self.expected.contains_key(&name) && self.expected.contains_key(&longer) { longer } else { name }
     }
 
     /// `at` has yet to get its type.
@@ -223,7 +346,8 @@ fn block_type(dtype: Dtype) -> Option<BlockType> {
 fn shards(index: &Path) -> Result<BTreeSet<String>, ModelError> {
     let what = || format!("`{}`", index.display());
     let bytes = read_limited(index, MAX_INDEX)?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| ModelError::malformed(what(), error))?;
+    memory::check(bytes.len() as u64 * 10, &what())?;
+    let value: Value = json::from_foreign_slice(&bytes).map_err(|error| ModelError::malformed(what(), error))?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| ModelError::malformed(what(), "weight_map is missing"))?;
     let mut names = BTreeSet::new();
@@ -324,6 +448,47 @@ mod tests {
                 assert_eq!(weights.data.len(), numbered().data.len());
             }
         }
+    }
+
+    /// Transformers 5 uses the head that is in the file, whatever `tie_word_embeddings` says.
+    #[test]
+    fn a_head_of_its_own_is_used_and_one_alone_is_the_embedding() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        let untied = Config { tie_word_embeddings: false, ..tiny() };
+        let mut weights = Weights::zeros(&untied).unwrap();
+        weights.data.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 251) as f32);
+        let tie = || {
+            let mut config = tiny();
+            resolve_tie(space.path(), &mut config).unwrap();
+            config.tie_word_embeddings
+        };
+        write(&path, &weights).unwrap();
+        assert!(!tie());
+        let embedding = weights.get(EMBEDDING).unwrap().to_vec();
+        weights.get_mut(HEAD).unwrap().copy_from_slice(&embedding);
+        write(&path, &weights).unwrap();
+        assert!(tie());
+        assert_eq!(read_folder(space.path(), &tiny()).unwrap().get(EMBEDDING).unwrap(), embedding);
+        // The same length, so that the header keeps its own.
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(EMBEDDING.len()).position(|window| window == EMBEDDING.as_bytes()).unwrap();
+        let mut only_head = bytes.clone();
+        only_head[at..at + EMBEDDING.len()].copy_from_slice(b"model.rotary_emb.inv_freq");
+        std::fs::write(&path, &only_head).unwrap();
+        assert_eq!(read_folder(space.path(), &tiny()).unwrap().get(EMBEDDING).unwrap(), embedding);
+    }
+
+    #[test]
+    fn files_without_the_models_prefix_are_read() {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("model.safetensors");
+        let weights = numbered();
+        let named = |tensor: &Tensor| (tensor.name.trim_start_matches("model.").to_string(), tensor.shape.clone(), tensor.range.clone());
+        let mut out = create(&path, weights.layout.tensors.iter().map(named)).unwrap();
+        write_values(&mut out, weights.data.iter().copied()).unwrap();
+        out.flush().unwrap();
+        assert_eq!(read_folder(space.path(), &tiny()).unwrap().data, weights.data);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::decoder::{Batch, Decoder, Keep, Tensors};
 use super::{Model, ModelError};
+use crate::base::memory;
 
 /// Rows of one pass; a longer sequence runs alone.
 const BATCH_ROWS: usize = 4096;
@@ -40,6 +41,11 @@ impl<W: Tensors> Model<W> {
                 next += 1;
             }
             collected.clear();
+            let bytes = (batch.wanted.len() as u64).saturating_mul(vocab as u64).saturating_mul(4);
+            if bytes > collected.capacity() as u64 * 4 {
+                memory::check(bytes, &format!("the logits of {} tokens", batch.wanted.len()))?;
+                collected.reserve_exact(batch.wanted.len() * vocab);
+            }
             // On a worker thread, as in `generate`.
             rayon::scope(|_| {
                 decoder.forward(&self.weights, &batch, Keep::Nothing)?;

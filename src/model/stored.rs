@@ -50,7 +50,7 @@ impl Span {
         Some(Span { bytes: start..end, ..self.clone() })
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         self.file.get(self.bytes.clone()).unwrap_or_default()
     }
 

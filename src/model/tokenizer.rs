@@ -8,7 +8,9 @@ use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::ModelError;
+use super::added::AddedTokens;
 use super::error::read_limited;
+use crate::base::memory;
 
 /// The largest published vocabularies take some 20 MB.
 const MAX_FILE: u64 = 128 << 20;
@@ -25,6 +27,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Json,
     vocab_size: usize,
+    /// How many tokens the model has, where they are fewer.
+    model_tokens: Option<usize>,
+    specials: OnceLock<Vec<String>>,
     pub bos: Option<Special>,
     pub eos: Option<Special>,
     pub pad: Option<Special>,
@@ -54,6 +59,8 @@ pub struct Added<'a> {
     pub id: usize,
     pub text: &'a str,
     pub special: bool,
+    /// Whether it swallows the spaces behind it.
+    pub rstrip: bool,
 }
 
 impl Tokenizer {
@@ -62,28 +69,69 @@ impl Tokenizer {
         Tokenizer::from_json(&read_limited(path, MAX_FILE)?)
     }
 
-    /// `tokenizer.json` and, if it is there, `tokenizer_config.json`.
+    /// `tokenizer.json` and the tokens that the folder's other files add to it or name.
     pub fn from_folder(folder: &Path) -> Result<Tokenizer, ModelError> {
         let mut tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let config = folder.join("tokenizer_config.json");
-        if config.exists() {
-            let bytes = read_limited(&config, MAX_FILE)?;
-            let value: Value = serde_json::from_slice(&bytes).map_err(|error| ModelError::malformed("tokenizer_config.json", error))?;
-            tokenizer.bos = tokenizer.named(&value, "bos_token")?;
-            tokenizer.eos = tokenizer.named(&value, "eos_token")?;
-            tokenizer.pad = tokenizer.named(&value, "pad_token")?;
+        let added = AddedTokens::of_folder(folder)?;
+        let pad = tokenizer.pad.clone();
+        tokenizer.add(&added)?;
+        tokenizer.pad = pad;
+        tokenizer.bos = added.name("bos_token").and_then(|text| tokenizer.special(text));
+        tokenizer.eos = added.name("eos_token").and_then(|text| tokenizer.special(text));
+        if !added.is_silent_on_pad() {
+            tokenizer.pad = added.name("pad_token").and_then(|text| tokenizer.special(text));
         }
         Ok(tokenizer)
     }
 
+    fn add(&mut self, added: &AddedTokens) -> Result<(), ModelError> {
+        let malformed = |why: String| ModelError::malformed("tokenizer_config.json", why);
+        let missing = added.missing(&self.inner.get_added_tokens_decoder().into_iter().collect());
+        if !missing.is_empty() {
+            let inner = &mut self.inner;
+            guarded(|| inner.add_tokens(missing).map_err(|error| error.to_string())).map_err(malformed)?;
+            let highest = self.inner.get_vocab(true).values().max().copied();
+            let text = self.json_with_specials().map_err(malformed)?;
+            *self = Tokenizer::of(self.inner.clone(), Json::text(text), highest).map_err(malformed)?;
+        }
+        for (id, text) in added.promised() {
+            match self.inner.token_to_id(text) {
+                Some(found) if found != id => {
+                    return Err(malformed(format!("`{text}` is to be token {id}, but tokenizer.json makes it token {found}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// As the `tokenizers` crate writes it, but for tokens that were special once and are said not to be: the crate goes on to leave them out of texts.
+    fn json_with_specials(&self) -> Result<Vec<u8>, String> {
+        let text = self.inner.to_string(false).map_err(|error| error.to_string())?;
+        let mut json: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let added = self.inner.get_added_vocabulary();
+        for token in json["added_tokens"].as_array_mut().into_iter().flatten() {
+            if token["content"].as_str().is_some_and(|content| added.is_special_token(content)) {
+                token["special"] = true.into();
+            }
+        }
+        serde_json::to_string_pretty(&json).map(|text| format!("{text}\n").into_bytes()).map_err(|error| error.to_string())
+    }
+
     pub fn from_json(json: &[u8]) -> Result<Tokenizer, ModelError> {
         let malformed = |why: String| ModelError::malformed("tokenizer.json", why);
+        // The text, its tree and the maps that are made of it.
+        memory::check((json.len() as u64).saturating_mul(12), "tokenizer.json")?;
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
-        let mut inner = inner.map_err(malformed)?;
-        // What some files say about cutting and padding belongs to their training.
+        let mut inner = inner.map_err(|why| malformed(with_prefix(why, json)))?;
+        refuse_randomness(&inner).map_err(malformed)?;
+        // What some files say about cutting and padding belongs to their training, but for the name of a token.
+        let pad = inner.get_padding().map(|padding| padding.pad_token.clone());
         inner.with_padding(None).with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         let highest = inner.get_vocab(true).values().max().copied();
-        Tokenizer::of(inner, Json::text(json.to_vec()), highest).map_err(malformed)
+        let mut tokenizer = Tokenizer::of(inner, Json::text(json.to_vec()), highest).map_err(malformed)?;
+        tokenizer.pad = pad.and_then(|text| tokenizer.special(&text));
+        Ok(tokenizer)
     }
 
     /// The tokenizer that [`Tokenizer::from_json`] makes of `json`, which is only called if somebody wants to see it. Putting the parts together
@@ -100,19 +148,8 @@ impl Tokenizer {
         if highest as usize >= 1 << 20 {
             return Err(format!("token {highest} is beyond the limit of {}", 1 << 20));
         }
-        Ok(Tokenizer { inner, json, vocab_size: highest as usize + 1, bos: None, eos: None, pad: None })
-    }
-
-    fn named(&self, config: &Value, name: &str) -> Result<Option<Special>, ModelError> {
-        let text = match config.get(name) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(text)) => text.as_str(),
-            Some(table) => match table.get("content").and_then(Value::as_str) {
-                Some(text) => text,
-                None => return Err(ModelError::malformed("tokenizer_config.json", format!("{name} is not a token"))),
-            },
-        };
-        self.special(text).map(Some).ok_or_else(|| ModelError::malformed("tokenizer_config.json", format!("{name} `{text}` is no token")))
+        let vocab_size = highest as usize + 1;
+        Ok(Tokenizer { inner, json, vocab_size, model_tokens: None, specials: OnceLock::new(), bos: None, eos: None, pad: None })
     }
 
     /// The token of exactly this text.
@@ -124,14 +161,100 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|error| error.to_string()));
         let encoding = encoding.map_err(|error| ModelError::Input(format!("the tokenizer refuses a text: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        self.known(encoding.get_ids())
+    }
+
+    /// Tokens that the model has, too.
+    fn known(&self, ids: &[u32]) -> Result<Vec<u32>, ModelError> {
+        if let Some(size) = self.model_tokens
+            && let Some(id) = ids.iter().find(|id| **id as usize >= size)
+        {
+            let token = self.token(*id).unwrap_or_default();
+            return Err(ModelError::Input(format!(
+                "a text has the token `{token}` ({id}), but the model's vocabulary ends at {}",
+                size - 1
+            )));
+        }
+        Ok(ids.to_vec())
+    }
+
+    /// The same, and how many of the tokens stand for the text's first `end` bytes.
+    pub fn encode_to(&self, text: &str, end: usize) -> Result<(Vec<u32>, usize), ModelError> {
+        let encoding = guarded(|| self.inner.encode(text, false).map_err(|error| error.to_string()));
+        let encoding = encoding.map_err(|error| ModelError::Input(format!("the tokenizer refuses a text: {error}")))?;
+        let count = encoding.get_offsets().iter().take_while(|(start, _)| *start < end).count();
+        Ok((self.known(encoding.get_ids())?, count))
+    }
+
+    /// For a model of `tokens` tokens: some files list tokens beyond its vocabulary, which texts then must not use.
+    pub(super) fn for_model(mut self, tokens: usize) -> Result<Tokenizer, ModelError> {
+        if self.vocab_size <= tokens {
+            return Ok(self);
+        }
+        self.model_tokens = Some(tokens);
+        let is_beyond = |special: &Special| special.id as usize >= tokens;
+        for (name, special) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
+            if let Some(Special { id, text }) = special.as_ref().filter(|special| is_beyond(special)) {
+                let why = format!("{name} is `{text}`, token {id}, but the model's vocabulary ends at {}", tokens - 1);
+                return Err(ModelError::malformed("tokenizer_config.json", why));
+            }
+        }
+        // Nothing is ever padded here.
+        self.pad = self.pad.filter(|special| !is_beyond(special));
+        Ok(self)
+    }
+
+    /// What stands before the special token that a text ends with.
+    pub fn special_ends<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let longest = self.specials().iter().filter(|special| text.ends_with(special.as_str())).map(String::len).max()?;
+        text.get(..text.len() - longest)
+    }
+
+    /// Whether a space is put before a text that has none.
+    pub(super) fn begins_with_space(&self) -> Result<bool, ModelError> {
+        Ok(self.encode("a")? == self.encode(" a")?)
+    }
+
+    /// The length of the special token that a text begins with.
+    pub fn special_starts(&self, text: &str) -> Option<usize> {
+        self.specials().iter().filter(|special| text.starts_with(special.as_str())).map(String::len).max()
+    }
+
+    /// The texts of the special tokens; also of those that only look special, as many files do not mark the tokens that close turns.
+    fn specials(&self) -> &[String] {
+        self.specials.get_or_init(|| {
+            let added = self.inner.get_added_tokens_decoder();
+            let mut texts: Vec<String> =
+                added.values().filter(|token| token.special || looks_special(&token.content)).map(|token| token.content.clone()).collect();
+            texts.extend([&self.bos, &self.eos, &self.pad].into_iter().flatten().map(|special| special.text.clone()));
+            texts.retain(|text| !text.is_empty());
+            texts.sort_unstable();
+            texts.dedup();
+            texts
+        })
     }
 
     /// Whether other tools begin a text with the beginning's token, unless they are told not to. [`Tokenizer::encode`] never does.
     pub fn adds_bos(&self) -> bool {
-        let empty = guarded(|| self.inner.encode_fast("", true).map_err(|error| error.to_string()));
-        let first = empty.ok().and_then(|encoding| encoding.get_ids().first().copied());
-        first.is_some() && first == self.bos.as_ref().map(|bos| bos.id)
+        let (before, _) = self.around();
+        before.first().is_some_and(|first| self.bos.as_ref().is_some_and(|bos| bos.id == *first))
+    }
+
+    /// Whether they end it with the end's token.
+    pub fn adds_eos(&self) -> bool {
+        let (_, behind) = self.around();
+        behind.last().is_some() && behind.last() == self.eos.as_ref().map(|eos| &eos.id)
+    }
+
+    /// What the post-processor puts before and behind a text.
+    fn around(&self) -> (Vec<u32>, Vec<u32>) {
+        let encode = |specials| guarded(|| self.inner.encode_fast("a", specials).map_err(|error| error.to_string()));
+        let ids = |specials| encode(specials).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default();
+        let (whole, text) = (ids(true), ids(false));
+        match (0..=whole.len()).find(|at| whole.get(*at..).is_some_and(|rest| rest.starts_with(&text))) {
+            Some(at) => (whole[..at].to_vec(), whole[at + text.len()..].to_vec()),
+            None => (whole, Vec::new()),
+        }
     }
 
     /// Text without special tokens; bytes that are no UTF-8 become U+FFFD.
@@ -165,10 +288,14 @@ impl Tokenizer {
         self.json.text.get_or_init(|| (self.json.make)())
     }
 
-    /// `tokenizer_config.json`, as transformers reads it. Nothing is added to a text on its own.
+    /// `tokenizer_config.json`, as transformers reads it. It says of texts what the post-processor does.
     pub fn config_json(&self, model_max_length: Option<usize>) -> Vec<u8> {
         let mut fields = Map::new();
-        fields.insert("add_bos_token".to_string(), json!(false));
+        fields.insert("add_bos_token".to_string(), json!(self.adds_bos()));
+        if self.adds_eos() {
+            // Readers without `tokenizer.json`, and llama.cpp's converter, ask for these two.
+            fields.insert("add_eos_token".to_string(), json!(true));
+        }
         fields.insert("add_prefix_space".to_string(), json!(false));
         fields.insert("clean_up_tokenization_spaces".to_string(), json!(false));
         for (name, special) in [("bos_token", &self.bos), ("eos_token", &self.eos), ("pad_token", &self.pad)] {
@@ -214,8 +341,37 @@ impl Parts<'_> {
         };
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(self.frame)?;
         inner.with_model(bpe);
-        inner.add_tokens(self.added.iter().map(|added| AddedToken::from(added.text, added.special).normalized(false)))?;
+        inner.add_tokens(
+            self.added.iter().map(|added| AddedToken::from(added.text, added.special).normalized(false).rstrip(added.rstrip)),
+        )?;
         Ok(inner)
+    }
+}
+
+/// What llama.cpp's converter takes for a control token, whatever the file says.
+fn looks_special(text: &str) -> bool {
+    text.starts_with("<|") && text.ends_with("|>")
+}
+
+/// Names the field that makes the crate fail: it cuts the prefix off the right half of each merge, whether that has it or not.
+fn with_prefix(why: String, json: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(json).unwrap_or_default();
+    match value["model"]["continuing_subword_prefix"].as_str() {
+        Some(prefix) if !prefix.is_empty() => {
+            format!("{why}; its `model.continuing_subword_prefix` is {prefix:?}, and merges do not fit it")
+        }
+        _ => why,
+    }
+}
+
+/// A merge that is left out at random would give other tokens each time.
+fn refuse_randomness(inner: &tokenizers::Tokenizer) -> Result<(), String> {
+    let tokenizers::ModelWrapper::BPE(bpe) = inner.get_model() else { return Ok(()) };
+    match bpe.dropout {
+        Some(dropout) if dropout != 0.0 => {
+            Err(format!("`model.dropout` is {dropout}, so that each run would see other tokens; set it to null"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -253,6 +409,19 @@ pub mod tests {
         tokenizer
     }
 
+    /// The same with further special tokens, from 257 on.
+    pub fn with_specials(texts: &[&str]) -> Tokenizer {
+        let plain = bytes_only();
+        let mut json: Value = serde_json::from_slice(plain.json()).unwrap();
+        for (id, text) in (257..).zip(texts) {
+            let mut token = json["added_tokens"][0].clone();
+            (token["id"], token["content"]) = (id.into(), (*text).into());
+            json["added_tokens"].as_array_mut().unwrap().push(token);
+        }
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+        Tokenizer { bos: plain.bos, eos: plain.eos, pad: plain.pad, ..tokenizer }
+    }
+
     #[test]
     fn any_text_comes_back() {
         let tokenizer = bytes_only();
@@ -274,8 +443,75 @@ pub mod tests {
         let read = Tokenizer::from_folder(space.path()).unwrap();
         assert_eq!(read.eos, Some(Special { id: 0, text: "<|endoftext|>".to_string() }));
         assert_eq!(read.pad, read.bos);
-        std::fs::write(space.path().join("tokenizer_config.json"), r#"{"eos_token": {"content": "<nope>"}}"#).unwrap();
-        assert!(Tokenizer::from_folder(space.path()).unwrap_err().to_string().contains("`<nope>` is no token"));
+    }
+
+    /// What transformers 5.23 makes of the same files.
+    #[test]
+    fn the_other_files_of_a_folder_add_tokens() {
+        let read = |files: &[(&str, &str)]| {
+            let space = tempfile::tempdir().unwrap();
+            std::fs::write(space.path().join("tokenizer.json"), bytes_only().json()).unwrap();
+            files.iter().for_each(|(name, text)| std::fs::write(space.path().join(name), text).unwrap());
+            Tokenizer::from_folder(space.path())
+        };
+        let ids = |files: &[(&str, &str)], text: &str| read(files).unwrap().encode(text).unwrap();
+        let decoder = r#"{"added_tokens_decoder": {"257": {"content": "<|im_start|>", "special": true}, "258": {"content": "<|im_end|>", "special": true}}}"#;
+        assert_eq!(ids(&[("tokenizer_config.json", decoder)], "<|im_start|><|im_end|>"), [257, 258]);
+        assert_eq!(ids(&[("added_tokens.json", r#"{"<|im_start|>": 257}"#)], "<|im_start|>"), [257]);
+        assert_eq!(ids(&[("special_tokens_map.json", r#"{"additional_special_tokens": ["<|im_end|>"]}"#)], "<|im_end|>"), [257]);
+        assert_eq!(ids(&[("tokenizer_config.json", r#"{"pad_token": "<pad>"}"#)], "<pad>"), [257]);
+        // With `added_tokens_decoder`, the older files say nothing.
+        let both = [("tokenizer_config.json", decoder), ("special_tokens_map.json", r#"{"additional_special_tokens": ["<|x|>"]}"#)];
+        assert_eq!(read(&both).unwrap().vocab_size(), 259);
+        let moved = decoder.replace("258", "300");
+        let error = read(&[("tokenizer_config.json", &moved)]).unwrap_err().to_string();
+        assert!(error.contains("`<|im_end|>` is to be token 300, but tokenizer.json makes it token 258"), "{error}");
+        let written = read(&[("tokenizer_config.json", decoder)]).unwrap();
+        assert_eq!(Tokenizer::from_json(written.json()).unwrap().encode("<|im_end|>").unwrap(), [258]);
+    }
+
+    #[test]
+    fn tokens_beyond_the_models_vocabulary_are_refused_where_a_text_has_them() {
+        let space = tempfile::tempdir().unwrap();
+        std::fs::write(space.path().join("tokenizer.json"), bytes_only().json()).unwrap();
+        std::fs::write(space.path().join("tokenizer_config.json"), r#"{"pad_token": "<pad>", "eos_token": "<|endoftext|>"}"#).unwrap();
+        let tokenizer = Tokenizer::from_folder(space.path()).unwrap().for_model(257).unwrap();
+        assert_eq!((tokenizer.pad.clone(), tokenizer.encode("pad").unwrap().len()), (None, 3));
+        let error = tokenizer.encode("a<pad>").unwrap_err().to_string();
+        assert!(error.contains("`<pad>` (257)"), "{error}");
+        std::fs::write(space.path().join("tokenizer_config.json"), r#"{"eos_token": "<nope>"}"#).unwrap();
+        let error = Tokenizer::from_folder(space.path()).unwrap().for_model(257).unwrap_err().to_string();
+        assert!(error.contains("eos_token is `<nope>`"), "{error}");
+    }
+
+    /// As transformers has it: `padding` of `tokenizer.json` names it where no field does, and `add_bos_token` says nothing beside `tokenizer.json`.
+    #[test]
+    fn tokenizer_json_goes_over_fields_beside_it() {
+        let read = |config: &str| {
+            let space = tempfile::tempdir().unwrap();
+            let mut json: Value = serde_json::from_slice(bytes_only().json()).unwrap();
+            json["padding"] = json!({"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+                "pad_token": "<|endoftext|>"});
+            // Named, and so special, though the list does not say so.
+            json["added_tokens"][0]["special"] = false.into();
+            std::fs::write(space.path().join("tokenizer.json"), json.to_string()).unwrap();
+            std::fs::write(space.path().join("tokenizer_config.json"), config).unwrap();
+            Tokenizer::from_folder(space.path()).unwrap()
+        };
+        let named = read(r#"{"bos_token": "<|endoftext|>", "add_bos_token": true}"#);
+        assert_eq!((named.pad.map(|pad| pad.id), read(r#"{"pad_token": null}"#).pad), (Some(0), None));
+        let named = read(r#"{"bos_token": "<|endoftext|>", "add_bos_token": true}"#);
+        assert!(!named.adds_bos());
+        assert_eq!((named.decode(&[0]).unwrap(), read("{}").decode(&[0]).unwrap()), (String::new(), "<|endoftext|>".to_string()));
+        assert_eq!(Tokenizer::from_json(named.json()).unwrap().decode(&[0]).unwrap(), "");
+    }
+
+    #[test]
+    fn random_merges_are_refused() {
+        let json = String::from_utf8(bytes_only().json().to_vec()).unwrap();
+        let error = Tokenizer::from_json(json.replace(r#""dropout":null"#, r#""dropout":0.1"#).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("`model.dropout` is 0.1"), "{error}");
+        Tokenizer::from_json(json.replace(r#""dropout":null"#, r#""dropout":0.0"#).as_bytes()).unwrap();
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::config::Family;
 use super::{Config, ModelError};
+use crate::base::memory;
 use crate::kernels::pages;
 
 /// 16 GiB of f32: more than any model that this machine class can train or run.
-const MAX_PARAMETERS: usize = 1 << 32;
+pub const MAX_PARAMETERS: usize = 1 << 32;
 
 /// One tensor's place in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +125,17 @@ impl Layout {
         self.total
     }
 
+    /// Bytes that the tensors take as f32.
+    pub fn bytes(&self) -> u64 {
+        self.total as u64 * 4
+    }
+
+    /// Room for all tensors, if there is so much memory: zeros.
+    pub fn room(&self) -> Result<Vec<f32>, ModelError> {
+        memory::check(self.bytes(), &format!("room for {} weights", self.total))?;
+        Ok(pages::zeros(self.total))
+    }
+
     /// A tensor's number in the order.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
@@ -145,7 +157,7 @@ pub struct Weights {
 impl Weights {
     pub fn zeros(config: &Config) -> Result<Weights, ModelError> {
         let layout = Layout::of(config)?;
-        let data = pages::zeros(layout.total());
+        let data = layout.room()?;
         Ok(Weights { layout: Arc::new(layout), data })
     }
 

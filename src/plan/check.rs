@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::value;
+use crate::base::diagnostic::{MAX_KEPT, MAX_SHOWN};
 use crate::base::{Diagnostic, Place, SourceText, suggest};
 use crate::manifest::{Data, Reference, Table, Value, names, read};
 use crate::steps::{Arity, Artifact, Field, Need, Params, Type};
@@ -116,7 +117,9 @@ impl<'a> Checker<'a> {
             let json = match found {
                 Some(value) => self.field(field, value, layers, owner),
                 // A slip of the pen is one mistake: the unknown field's message names this one.
-                None if field.need == Need::Required && is_misspelt(field.name, fields, layers) => None,
+                None if field.need == Need::Required && self.diagnostics.len() < MAX_SHOWN && is_misspelt(field.name, fields, layers) => {
+                    None
+                }
                 None => self.absent(field, owner),
             };
             self.path.pop();
@@ -392,21 +395,36 @@ fn own_name(reference: &Reference) -> String {
 
 /// Tells every name in a table that is not among `known`.
 pub fn unknown<'n>(known: impl Iterator<Item = &'n str> + Clone, table: &Table, what: &str, diagnostics: &mut Vec<Diagnostic>) {
-    for (key, _) in table.iter() {
-        if !known.clone().any(|name| name == key.text) {
-            diagnostics.push(
-                Diagnostic::error(format!("unknown field `{}` of {what}", key.text))
-                    .at(&key.place, "no such field")
-                    .maybe_help(suggest::help(&key.text, known.clone())),
-            );
+    let mut left_out = 0usize;
+    for (key, _) in table.iter().filter(|(key, _)| !known.clone().any(|name| name == key.text)) {
+        if diagnostics.len() >= MAX_KEPT {
+            left_out += 1;
+            continue;
         }
+        // What is not shown needs no suggestion.
+        let help = if diagnostics.len() < MAX_SHOWN { suggest::help(&key.text, known.clone()) } else { None };
+        let message = format!("unknown field `{}` of {what}", shortened(&key.text));
+        diagnostics.push(Diagnostic::error(message).at(&key.place, "no such field").maybe_help(help));
+    }
+    if left_out > 0 {
+        diagnostics.push(Diagnostic::error(format!("{left_out} more unknown fields of {what}")));
+    }
+}
+
+/// A name as a message may quote it.
+fn shortened(name: &str) -> Cow<'_, str> {
+    const MOST: usize = 100;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+        None => Cow::Borrowed(name),
     }
 }
 
 /// Whether an unknown field was written where this one is missing.
 fn is_misspelt(name: &str, fields: &[Field], layers: &[&Table]) -> bool {
     let known = || fields.iter().map(|field| field.name);
-    let mut unknown = layers.iter().flat_map(|layer| layer.names()).filter(|written| !known().any(|name| name == *written));
+    let names = layers.iter().flat_map(|layer| layer.names().take(MAX_SHOWN));
+    let mut unknown = names.filter(|written| !known().any(|name| name == *written));
     unknown.any(|written| suggest::nearest(written, known()) == Some(name))
 }
 

@@ -1,18 +1,27 @@
 //! Tables and fields that belong to no kind: `[project]`, `[device.NAME]`, `[source]`, and what every step may have.
 
-use crate::steps::{Field, Type};
+use crate::steps::{Field, Kind, Type};
+
+/// What a step of this kind may have besides its own fields. A kind that has a `resources` of its own has that one instead.
+pub fn of(kind: &dyn Kind) -> &'static [Field] {
+    match STEP.split_first() {
+        Some((resources, others)) if kind.fields().iter().any(|field| field.name == resources.name) => others,
+        _ => STEP,
+    }
+}
 
 /// Fields of every step besides `matrix` and `exclude`, which are no parameters.
 pub static STEP: &[Field] = &[
-    Field::optional(
-        "timeout",
-        Type::Duration,
-        "Stops the step with an error after this time: `\"30 min\"`, or seconds. Reaches no result.",
-    ),
+    // The first one: see `of`.
     Field::optional(
         "resources",
         Type::Table(RESOURCES),
         "What the step takes while it runs, where the kind's own estimate is wrong. Reaches no result.",
+    ),
+    Field::optional(
+        "timeout",
+        Type::Duration,
+        "Stops the step with an error after this time: `\"30 min\"`, or seconds. Reaches no result.",
     ),
     // Optional, so that a step without extras carries no map for them: ten thousand steps are common.
     Field::optional("tags", Type::List(&Type::String), "Words to find the step by."),

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::check::{self, Checked, Checker, Defaults, Devices, Owner};
 use super::common;
+use crate::base::diagnostic::MAX_SHOWN;
 use crate::base::{Diagnostic, Place, suggest};
 use crate::manifest::matrix::{self, Axis, Target};
 use crate::manifest::{Data, Key, Manifest, Table, Value, names};
@@ -53,10 +54,42 @@ impl Declaration<'_> {
     }
 }
 
+/// What a manifest may still grow to.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub combinations: usize,
+    pub copies: usize,
+}
+
+impl Room {
+    /// Takes the combinations of a step, if there is room for them.
+    fn take(&mut self, count: usize, table: &Table) -> Option<()> {
+        // What has no matrix is not copied.
+        let copies = if count == 1 { 0 } else { count.saturating_mul(values(table)) };
+        let left = Room { combinations: self.combinations.checked_sub(count)?, copies: self.copies.checked_sub(copies)? };
+        *self = left;
+        Some(())
+    }
+}
+
+/// How many values a table holds, at every depth.
+fn values(table: &Table) -> usize {
+    fn of(value: &Value) -> usize {
+        1 + match &value.data {
+            Data::List(items) => items.iter().map(of).sum(),
+            Data::Table(table) => values(table),
+            _ => 0,
+        }
+    }
+    table.iter().map(|(_, value)| of(value)).sum()
+}
+
 pub struct Reader<'a, 'm> {
     pub manifest: &'m Manifest,
     pub kinds: &'a [&'static dyn Kind],
     pub max_combinations: usize,
+    /// Combinations, and values in their tables, that there may still be.
+    pub room: Room,
     pub defaults: &'a mut Defaults,
     pub diagnostics: &'a mut Vec<Diagnostic>,
 }
@@ -164,11 +197,9 @@ impl<'m> Reader<'_, 'm> {
             self.diagnostics.push(Diagnostic::error(message).at(&key.place, "not understood yet"));
         } else if name == "bundle" || !common::TOP.iter().any(|(top, _)| *top == name) {
             let known: Vec<&str> = self.kinds.iter().map(|kind| kind.name()).chain(common::TOP.iter().map(|(top, _)| *top)).collect();
-            self.diagnostics.push(
-                Diagnostic::error(format!("unknown kind of step `{name}`"))
-                    .at(&key.place, "no such kind")
-                    .maybe_help(suggest::help(name, known.iter().copied())),
-            );
+            let help = if self.diagnostics.len() < MAX_SHOWN { suggest::help(name, known.iter().copied()) } else { None };
+            self.diagnostics
+                .push(Diagnostic::error(format!("unknown kind of step `{name}`")).at(&key.place, "no such kind").maybe_help(help));
         }
     }
 
@@ -192,8 +223,23 @@ impl<'m> Reader<'_, 'm> {
             cells: Vec::new(),
             is_good: true,
         };
+        let mut has_room = true;
         let count = match matrix::combinations(&declaration.axes) {
-            Some(count) if count <= self.max_combinations => count,
+            Some(count) if count <= self.max_combinations => match self.room.take(count, table) {
+                Some(()) => count,
+                None => {
+                    // Told once; the steps behind it would say the same.
+                    if self.room.combinations > 0 {
+                        let message =
+                            format!("the manifest has more than {} steps, or too many values in the combinations of one", super::MAX_STEPS);
+                        self.diagnostics
+                            .push(Diagnostic::error(message).at(&key.place, "too many").help("leave out values of its matrices"));
+                    }
+                    self.room = Room { combinations: 0, copies: 0 };
+                    has_room = false;
+                    0
+                }
+            },
             _ => {
                 let place = table.entry("matrix").map_or(&key.place, |(key, _)| &key.place);
                 let message = format!("`{}` has more than {} combinations", key.text, self.max_combinations);
@@ -206,7 +252,7 @@ impl<'m> Reader<'_, 'm> {
             let cell = self.cell(&declaration, picked, devices);
             declaration.cells.push(cell);
         }
-        declaration.is_good = self.diagnostics.len() == before;
+        declaration.is_good = has_room && self.diagnostics.len() == before;
         declaration
     }
 
@@ -216,11 +262,11 @@ impl<'m> Reader<'_, 'm> {
         let values = axes.iter().zip(&picked).map(|(axis, value)| &axis.values[*value]);
         let own = (!axes.is_empty()).then(|| matrix::substitute(table, values));
         let table = own.as_ref().unwrap_or(table);
-        let known = kind.fields().iter().chain(common::STEP).map(|field| field.name).chain(common::STEP_WORDS);
+        let known = kind.fields().iter().chain(common::of(*kind)).map(|field| field.name).chain(common::STEP_WORDS);
         check::unknown(known, table, &what, self.diagnostics);
         let layers = declaration.layers(Some(table));
         let owner = Owner { what: &what, place: &key.place };
-        let common = Checker::new(devices, self.defaults, self.diagnostics).check(common::STEP, &layers, owner);
+        let common = Checker::new(devices, self.defaults, self.diagnostics).check(common::of(*kind), &layers, owner);
         let checked = Checker::new(devices, self.defaults, self.diagnostics).check(kind.fields(), &layers, owner);
         Cell { picked, table: own, checked, common }
     }
@@ -263,7 +309,7 @@ impl<'m> Reader<'_, 'm> {
         let mut found = Vec::new();
         for item in items {
             match &item.data {
-                Data::Table(table) if !table.0.is_empty() => {
+                Data::Table(table) if !table.is_empty() => {
                     let mut values = Vec::new();
                     flatten(table, "", &mut values);
                     found.push(Exclude { place: item.place.clone(), values });
@@ -287,11 +333,11 @@ impl<'m> Reader<'_, 'm> {
             };
             let Some(table) = self.table(key, value, "defaults") else { continue };
             let what = format!("`[defaults.{}]`", key.text);
-            let fields = || kind.fields().iter().chain(common::STEP);
+            let fields = || kind.fields().iter().chain(common::of(kind));
             check::unknown(fields().map(|field| field.name), table, &what, self.diagnostics);
             let owner = Owner { what: &what, place: &key.place };
             Checker::new(devices, self.defaults, self.diagnostics).check_given(kind.fields(), table, owner);
-            Checker::new(devices, self.defaults, self.diagnostics).check_given(common::STEP, table, owner);
+            Checker::new(devices, self.defaults, self.diagnostics).check_given(common::of(kind), table, owner);
         }
         for (profile, value) in self.entries("profile") {
             let Data::Table(kinds) = &value.data else { continue };
@@ -307,7 +353,7 @@ impl<'m> Reader<'_, 'm> {
         let Data::Table(steps) = &value.data else { return };
         for (step, value) in steps.iter() {
             if let Data::Table(table) = &value.data {
-                let known = kind.fields().iter().chain(common::STEP).map(|field| field.name).chain(common::STEP_WORDS);
+                let known = kind.fields().iter().chain(common::of(kind)).map(|field| field.name).chain(common::STEP_WORDS);
                 check::unknown(known, table, &format!("`[profile.{profile}.{}.{}]`", key.text, step.text), self.diagnostics);
             }
         }
@@ -315,10 +361,11 @@ impl<'m> Reader<'_, 'm> {
 
     fn no_kind_in(&mut self, key: &Key, section: &str) {
         let known: Vec<&str> = self.kinds.iter().map(|kind| kind.name()).collect();
+        let help = if self.diagnostics.len() < MAX_SHOWN { suggest::help(&key.text, known.iter().copied()) } else { None };
         self.diagnostics.push(
             Diagnostic::error(format!("unknown kind of step `{}` in `[{section}]`", key.text))
                 .at(&key.place, "no such kind")
-                .maybe_help(suggest::help(&key.text, known.iter().copied())),
+                .maybe_help(help),
         );
     }
 

@@ -1,12 +1,14 @@
 //! Manifest and kinds → a checked graph of sources and actions.
 //!
 //! [`load`] is what every command begins with. [`declare`] checks each step against its kind's fields, [`order`] puts steps behind what they
-//! need, [`expand`] makes each combination of a step into actions and equal actions into one; [`select`] picks from the result.
+//! need, [`expand`] makes each combination of a step into actions and equal actions into one; [`lineage`] finds tests that a model learned from;
+//! [`select`] picks from the result.
 
 pub mod check;
 pub mod common;
 pub mod declare;
 pub mod expand;
+pub mod lineage;
 pub mod node;
 pub mod order;
 pub mod reference;
@@ -17,12 +19,13 @@ pub mod template;
 pub mod value;
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use node::{Action, InputRef, Node, NodeId, Plan, Source};
 pub use select::Selection;
 
-use crate::base::Diagnostic;
+use crate::base::{Diagnostic, files};
 use crate::manifest::workspace::{self, Member};
 use crate::manifest::{LOCK_NAME, Lock, Overrides, load as manifest_load};
 use crate::source::{self, Fetch, Reach, Remote, Spec};
@@ -30,6 +33,10 @@ use crate::steps::{KINDS, Kind};
 
 /// Combinations of one step.
 pub const MAX_COMBINATIONS: usize = 4096;
+/// Steps of a whole plan. Each takes some kilobytes until it is planned.
+pub const MAX_STEPS: usize = 1 << 18;
+/// Values that are copied for the combinations of all steps: each has a table of its own until it is expanded.
+const MAX_COPIES: usize = 1 << 24;
 
 /// How a manifest is read.
 pub struct Options<'a> {
@@ -60,10 +67,14 @@ pub fn load(path: &Path, options: &Options) -> Result<Plan, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let members = workspace::load(path, &options.overrides, &mut diagnostics);
     let Some(root) = members.first().map(|member| member.manifest.root.clone()) else { return Err(sorted(diagnostics)) };
-    let lock = Lock::load(&root).unwrap_or_else(|errors| {
-        diagnostics.extend(errors);
-        Lock::default()
-    });
+    let lock = match Lock::load(&root) {
+        Ok(lock) => lock,
+        // Without it every fetched source would seem to lack its pin.
+        Err(errors) => {
+            diagnostics.extend(errors);
+            return Err(sorted(diagnostics));
+        }
+    };
     let cache = fetched(options, &root);
     let mut planner = expand::Planner::new(options, &lock, &cache, root);
     for member in &members {
@@ -78,7 +89,12 @@ pub fn load(path: &Path, options: &Options) -> Result<Plan, Vec<Diagnostic>> {
         planner.member(member);
     }
     diagnostics.append(&mut planner.diagnostics);
-    if diagnostics.is_empty() { Ok(planner.finish()) } else { Err(sorted(diagnostics)) }
+    if !diagnostics.is_empty() {
+        return Err(sorted(diagnostics));
+    }
+    let mut plan = planner.finish();
+    plan.warnings = sorted(std::mem::take(&mut plan.warnings));
+    Ok(plan)
 }
 
 /// Where fetched sources are kept if nobody says otherwise.
@@ -90,10 +106,18 @@ pub fn default_cache(root: &Path) -> PathBuf {
 fn fetched(options: &Options, root: &Path) -> PathBuf {
     let folder = options.sources.clone().unwrap_or_else(|| default_cache(root));
     // Older stores have a file there, of what they remembered of local ones. A link is somebody's wish to have them elsewhere.
-    if folder.symlink_metadata().is_ok_and(|found| found.is_file()) {
+    if folder.symlink_metadata().is_ok_and(|found| found.is_file()) && is_old_list(&folder) {
         let _ = std::fs::remove_file(&folder);
     }
     folder
+}
+
+/// Whether a file is what older stores remembered of local sources: any other is not ours to remove.
+fn is_old_list(file: &Path) -> bool {
+    const HEAD: &[u8] = b"slmops sources 1\n";
+    let mut head = Vec::new();
+    let read = files::open(file).and_then(|file| file.take(HEAD.len() as u64).read_to_end(&mut head));
+    read.is_ok() && head == HEAD
 }
 
 fn declares(member: &Member, kinds: &[&'static dyn Kind]) -> bool {
@@ -121,7 +145,7 @@ pub fn lock(path: &Path, options: &Options) -> Result<Lock, Vec<Diagnostic>> {
     let old = Lock::load(&root)?;
     let lock = source::update(&specs, &old, Reach { cache: &cache, fetch: Fetch::Pinned, remote: &options.remote })?;
     if lock != Lock::default() || old != Lock::default() {
-        lock.store(&root).map_err(|error| vec![Diagnostic::error(format!("cannot write `{LOCK_NAME}`: {error}"))])?;
+        lock.store(&root).map_err(|error| vec![Diagnostic::io(format!("cannot write `{LOCK_NAME}`"), &error)])?;
     }
     Ok(lock)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::Place;
+use crate::base::{Diagnostic, Place};
 use crate::steps::{Artifact, Kind, Resources, Task};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,8 @@ pub struct Plan {
     pub nodes: Vec<Node>,
     /// Actions before equal ones became one: "18 combinations, 11 distinct steps".
     pub combinations: usize,
+    /// What is allowed and hardly meant.
+    pub warnings: Vec<Diagnostic>,
 }
 
 #[derive(Debug)]

@@ -244,8 +244,10 @@ pub fn fits(accepts: &[Artifact], artifact: Artifact) -> bool {
 
 fn misfit(reference: &Reference, artifact: Artifact, accepts: &[Artifact], field: &str) -> Diagnostic {
     let wanted: Vec<&str> = accepts.iter().map(|artifact| artifact.noun()).collect();
+    let has_no_gate = artifact == Artifact::Report && accepts == [Artifact::Verdict];
     Diagnostic::error(format!("`{}` is {}; `{field}` takes {}", reference.text, artifact.noun(), wanted.join(" or ")))
         .at(&reference.place, format!("this is {}", artifact.noun()))
+        .maybe_help(has_no_gate.then(|| format!("`{}` has no `gate`: add one to it", reference.base())))
 }
 
 /// A field that takes exactly one met none or several: how to pick one.

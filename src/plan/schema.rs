@@ -45,7 +45,7 @@ pub fn manifest(kinds: &[&'static dyn Kind]) -> Json {
         own["description"] = Json::from(format!("{} ([{name}.NAME])", kind.summary()));
         changes.insert(name.into(), own.clone());
         properties.insert(name.into(), own);
-        defaults.insert(name.into(), table_of(kind.fields().iter().chain(common::STEP), Fill::Elsewhere));
+        defaults.insert(name.into(), table_of(kind.fields().iter().chain(common::of(*kind)), Fill::Elsewhere));
     }
     definitions.insert("defaults".into(), object(defaults));
     for section in ["defaults", "project"] {
@@ -95,7 +95,7 @@ fn object(properties: Map<String, Json>) -> Json {
 }
 
 fn step(kind: &dyn Kind) -> Json {
-    let mut schema = table_of(kind.fields().iter().chain(common::STEP), Fill::Elsewhere);
+    let mut schema = table_of(kind.fields().iter().chain(common::of(kind)), Fill::Elsewhere);
     let axis = |field: &Field| {
         let value = with_doc(of(&field.ty, Fill::Elsewhere), field);
         let values = json!({"type": "array", "items": value, "minItems": 1});

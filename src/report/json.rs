@@ -1,7 +1,7 @@
 //! One JSON object a line on stdout, for programs.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -12,11 +12,13 @@ use crate::plan::Plan;
 #[derive(Debug)]
 pub struct JsonLines {
     plan: Arc<Plan>,
+    /// The first one; that nobody reads is none.
+    trouble: Mutex<Option<io::Error>>,
 }
 
 impl JsonLines {
     pub fn new(plan: Arc<Plan>) -> JsonLines {
-        JsonLines { plan }
+        JsonLines { plan, trouble: Mutex::default() }
     }
 
     fn value(&self, event: Event) -> Value {
@@ -28,6 +30,7 @@ impl JsonLines {
                 json!({"event": "progress", "step": name(node), "done": done, "total": total, "unit": unit, "note": note})
             }
             Event::Line { node, text } => json!({"event": "line", "step": name(node), "text": text}),
+            Event::Warned { node, text } => json!({"event": "warning", "step": name(node), "text": text}),
             Event::Finished { node, outcome } => finished(name(node), outcome, &|node| name(node).to_string()),
             Event::StoreDamage { node, damage } => json!({"event": "store_damage", "step": name(node), "message": damage.to_string()}),
             Event::Difference(difference) => json!({"event": "difference", "step": name(difference.node), "key": difference.key,
@@ -46,7 +49,17 @@ impl JsonLines {
 
 impl EventSink for JsonLines {
     fn event(&self, event: Event) {
-        let _gone = writeln!(io::stdout().lock(), "{}", self.value(event));
+        let line = format!("{}\n", self.value(event));
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush())
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    fn trouble(&self) -> Option<io::Error> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

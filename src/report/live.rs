@@ -124,6 +124,10 @@ impl EventSink for Live {
             Event::Progress { node, done, total, unit, note } => self.advance(node, done, total, unit, &note),
             // A person who watches wants the bars; what a step said last is shown if it fails.
             Event::Line { node, text } => self.said.hear(node, text),
+            Event::Warned { node, text } => {
+                let name = words::name(&self.plan, node);
+                self.keep(&format!("{} `{name}`: {text}", self.paint("33", "warning:")));
+            }
             Event::Finished { node, outcome } => self.finish(node, &outcome),
             Event::StoreDamage { node, damage } => {
                 let name = words::name(&self.plan, node);

@@ -74,6 +74,7 @@ impl EventSink for Plain {
             }
             Event::Line { node, text } if self.quiet => self.said.hear(node, text),
             Event::Line { node, text } => self.line(&format!("        {}: {text}", name(node))),
+            Event::Warned { node, text } => wrong(&format!("warning: `{}`: {text}", name(node))),
             Event::Finished { node, outcome } => match outcome {
                 Outcome::Built { duration, .. } => self.line(&format!("done    {} in {}", name(node), show_duration(duration))),
                 Outcome::Failed { failure, .. } => {

@@ -21,8 +21,15 @@ const SETTINGS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// The help for a failure to make namespaces or mounts.
-pub fn help() -> String {
+/// What process 1 does last. Kernels that give everything else may lack this.
+pub const FILTERING: &str = "filter system calls";
+
+/// The help for a failure to make a part of the sandbox.
+pub fn help(doing: &str) -> String {
+    if doing == FILTERING {
+        return "an `exec` step needs a kernel with filters of system calls (CONFIG_SECCOMP_FILTER), on x86_64, aarch64 or riscv64"
+            .to_string();
+    }
     help_from(|path| fs::read_to_string(path).ok())
 }
 

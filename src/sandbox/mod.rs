@@ -1,13 +1,30 @@
 //! Runs a foreign command on declared files: it sees them, an empty folder to fill, and nothing else of the machine; no network, no other
-//! process, no user's environment. Linux only, without root: user, mount, process, network, host-name and IPC namespaces.
+//! process, no user's environment. Linux only, without root: user, mount, process, network, host-name and IPC namespaces, a filter of system
+//! calls, Landlock where there is one, and limits on what it takes.
 //!
 //! No thread may run when a process enters a user namespace, so the work is done by our own program, started again with [`HELPER`] as its only
 //! argument ([`init`] is what it does then). Who embeds this library says with [`set_helper`] which program that is.
+//!
+//! | process | is | ends when |
+//! |---|---|---|
+//! | slmops | [`run`]: listens, watches the limits | |
+//! | the helper | [`init`], outside: makes the namespaces | process 1 has ended, and with it all below |
+//! | process 1 | [`init`], inside: builds the tree, gives up its power, reaps | the command has ended, or slmops closes its end of the helper's standard input |
+//! | the command | | it likes |
 
+mod cgroup;
 mod diagnose;
 pub mod init;
+mod kernel;
+mod limits;
+mod measure;
+mod mounts;
 mod output;
+mod processes;
 mod run;
+mod seccomp;
+mod watch;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +32,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-pub use run::run;
+pub use limits::{FolderLimit, Limits, Reached, default_memory_bytes};
+pub use run::{Said, run};
 
 /// The hidden argument.
 pub const HELPER: &str = "sandbox-init";
@@ -43,6 +61,7 @@ pub struct Job {
     /// A folder whose entries appear in `/`, read-only.
     pub root: Option<PathBuf>,
     pub mounts: Vec<Mount>,
+    pub limits: Limits,
 }
 
 /// A file or folder of this machine and where it appears in the sandbox (absolute).
@@ -72,6 +91,9 @@ pub enum Ended {
 pub enum SandboxError {
     #[error("stopped")]
     Cancelled,
+    /// The command took more than it may.
+    #[error("{0}")]
+    Reached(Reached),
     /// The kernel, its settings or a container around us are in the way.
     #[error("this machine does not let slmops make a sandbox: cannot {doing}: {error}")]
     Unavailable { doing: String, error: String, help: String },

@@ -1,15 +1,14 @@
 //! A command's words as lines of bounded length and number: whatever it prints, nothing fills the memory or moves a terminal's cursor.
 
 use std::io::{ErrorKind, Read};
-use std::sync::mpsc::SyncSender;
 
 /// Longer lines are cut.
 const LINE_MAX_BYTES: usize = 4096;
 /// Of each stream; what comes after is read and forgotten.
 const LINES_MAX: usize = 20_000;
 
-/// Reads to the end, sending each line without its end.
-pub fn forward(mut stream: impl Read, lines: &SyncSender<String>) {
+/// Reads to the end, passing on each line without its end, for as long as somebody takes them.
+pub fn forward(mut stream: impl Read, pass: &mut dyn FnMut(String) -> bool) {
     let mut splitter = Splitter::default();
     let mut buffer = [0u8; 8192];
     loop {
@@ -18,7 +17,7 @@ pub fn forward(mut stream: impl Read, lines: &SyncSender<String>) {
             Ok(n) => {
                 for byte in buffer.iter().take(n) {
                     if let Some(line) = splitter.push(*byte)
-                        && lines.send(line).is_err()
+                        && !pass(line)
                     {
                         return;
                     }
@@ -29,7 +28,7 @@ pub fn forward(mut stream: impl Read, lines: &SyncSender<String>) {
         }
     }
     if let Some(line) = splitter.rest() {
-        let _ = lines.send(line);
+        pass(line);
     }
 }
 
@@ -82,10 +81,12 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8]) -> Vec<String> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(LINES_MAX * 2);
-        forward(bytes, &sender);
-        drop(sender);
-        receiver.iter().collect()
+        let mut lines = Vec::new();
+        forward(bytes, &mut |line| {
+            lines.push(line);
+            true
+        });
+        lines
     }
 
     #[test]

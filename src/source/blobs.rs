@@ -8,38 +8,32 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use super::error::FetchError;
 use super::http::{Client, Expected, HttpError, Request, download};
 use super::remote::News;
 use super::tree;
-use crate::base::{Digest, Hasher, files};
+use crate::base::{Digest, Hasher, files, staged};
 
+/// How the folder is called in which a tree is made.
+const HALF_MADE: &str = ".tree-";
+/// How a file is called while it is copied.
+const HALF_COPIED: &str = ".blob-";
 /// Files that are fetched at once.
 const LANES: usize = 4;
 
-/// One file that a tree needs.
+/// One file to fetch.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Within the tree.
-    pub path: PathBuf,
     /// As messages call it.
     pub name: String,
     pub request: Request,
     pub expected: Expected,
-    pub is_executable: bool,
-}
-
-/// A file of a tree: where it goes and where its bytes are.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    pub path: PathBuf,
-    pub blob: PathBuf,
-    pub is_executable: bool,
 }
 
 /// A folder of fetched sources.
@@ -54,7 +48,16 @@ impl Blobs<'_> {
         fs::create_dir_all(self.cache)?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.cache.join("lock"))?;
         file.lock()?;
+        self.sweep()?;
         Ok(file)
+    }
+
+    /// Removes half-made trees and copies that a killed run has left. Whoever makes one holds the lock.
+    fn sweep(&self) -> io::Result<()> {
+        for tree in begun(&self.cache.join("trees"), HALF_MADE)? {
+            fs::remove_dir_all(tree)?;
+        }
+        begun(&self.folder(), HALF_COPIED)?.into_iter().try_for_each(fs::remove_file)
     }
 
     /// Where the files of a pin stand.
@@ -64,34 +67,56 @@ impl Blobs<'_> {
         self.cache.join("trees").join(hasher.finish().hex())
     }
 
-    /// Fetches what is not here, several at a time. The first that fails, in the order of the list, is the one that is told.
-    pub fn fetch(&self, client: &Client, wanted: &[Wanted]) -> Result<Vec<Placed>, FetchError> {
+    /// Fetches files that are not here, several at a time, and hands on each one's place. Of those that fail, the first in the list is reported.
+    ///
+    /// `wanted` makes what is needed for one file when its turn comes: of a million files not all is in memory at once.
+    pub fn fetch(
+        &self,
+        client: &Client,
+        files: usize,
+        size_bytes: u64,
+        wanted: impl Fn(usize) -> Result<Wanted, FetchError> + Sync,
+        fetched: impl Fn(usize, PathBuf) -> Result<(), FetchError> + Sync,
+    ) -> Result<(), FetchError> {
         fs::create_dir_all(self.folder())?;
+        let (start, limit) = (Instant::now(), client.limits().time_for_source(files, size_bytes));
         let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<(usize, Result<PathBuf, HttpError>)>> = Mutex::new(Vec::new());
+        let failed: Mutex<Option<(usize, FetchError)>> = Mutex::new(None);
+        let one = |client: &Client, index: usize| {
+            let wanted = wanted(index)?;
+            if start.elapsed() > limit {
+                let why = format!("its files are not here in the time that {files} of them may take");
+                return Err(HttpError::TooSlow { host: wanted.request.address.authority(), why }.into());
+            }
+            fetched(index, self.obtain(client, &wanted.request, &wanted.name, &wanted.expected)?)
+        };
         let lane = || {
+            let client = client.lane();
             loop {
                 let index = next.fetch_add(1, Ordering::SeqCst);
-                let Some(one) = wanted.get(index) else { return };
-                let result = self.obtain(client, &one.request, &one.name, &one.expected);
-                if result.is_err() {
-                    next.store(wanted.len(), Ordering::SeqCst);
+                if index >= files {
+                    return;
                 }
-                results.lock().unwrap_or_else(|broken| broken.into_inner()).push((index, result));
+                if let Err(error) = one(&client, index) {
+                    next.store(files, Ordering::SeqCst);
+                    let mut failed = failed.lock().unwrap_or_else(|broken| broken.into_inner());
+                    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+                        *failed = Some((index, error));
+                    }
+                }
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..LANES.min(wanted.len()) {
-                scope.spawn(lane);
+            for _ in 1..LANES.min(files) {
+                // Where the system gives no further thread, those that there are take over its part.
+                let _started = std::thread::Builder::new().spawn_scoped(scope, lane);
             }
+            lane();
         });
-        let mut results = results.into_inner().unwrap_or_else(|broken| broken.into_inner());
-        results.sort_by_key(|(index, _)| *index);
-        let mut placed = Vec::with_capacity(wanted.len());
-        for (one, (_, result)) in wanted.iter().zip(results) {
-            placed.push(Placed { path: one.path.clone(), blob: result?, is_executable: one.is_executable });
+        match failed.into_inner().unwrap_or_else(|broken| broken.into_inner()) {
+            None => Ok(()),
+            Some((_, error)) => Err(error),
         }
-        Ok(placed)
     }
 
     /// One file, from here or from there, checked in either case.
@@ -101,7 +126,7 @@ impl Blobs<'_> {
         let stem = match expected {
             Expected::Sha256 { hex, .. } => format!("sha256-{hex}"),
             Expected::GitBlob { hex, .. } => format!("git-{hex}"),
-            Expected::Anything => format!("url-{}", Digest::of(request.address.to_string().as_bytes()).hex()),
+            Expected::Anything => format!("url-{}", Digest::of(request.address.url().as_bytes()).hex()),
         };
         let (done, part) = (folder.join(&stem), folder.join(format!("{stem}.part")));
         loop {
@@ -112,7 +137,7 @@ impl Blobs<'_> {
             let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&part)?;
             // Two builds that need the same file fetch it once: the other waits here and then finds it complete.
             file.lock()?;
-            if !is_at(&file, &part) {
+            if !staged::is_still(&file, fs::metadata(&part))? {
                 continue;
             }
             let sha256 = download(client, request, name, expected, &part, &mut file)?;
@@ -133,7 +158,7 @@ impl Blobs<'_> {
             return Ok(Some(done));
         }
         let mode = fs::Permissions::from_mode(0o644);
-        let mut copy = tempfile::Builder::new().prefix(".blob-").permissions(mode).tempfile_in(&folder)?;
+        let mut copy = tempfile::Builder::new().prefix(HALF_COPIED).permissions(mode).tempfile_in(&folder)?;
         io::copy(&mut File::open(file)?, &mut copy)?;
         if !expected.is_met_by(copy.path())? {
             return Ok(None);
@@ -144,7 +169,7 @@ impl Blobs<'_> {
 
     /// Whether a complete file is here and still what it was. One that has been touched is removed.
     fn has(&self, done: &Path, expected: &Expected) -> io::Result<bool> {
-        if !done.is_file() {
+        if !files::is_file(done)? {
             return Ok(false);
         }
         if expected.is_met_by(done)? {
@@ -154,16 +179,11 @@ impl Blobs<'_> {
         Ok(false)
     }
 
-    /// Makes a tree of its files, whole or not at all; what stands at `target` is replaced.
-    pub fn assemble(&self, target: &Path, placed: &[Placed]) -> io::Result<()> {
-        self.build(target, |out| lay(placed, out))
-    }
-
-    /// The same for files that `write` puts into an empty folder.
+    /// Makes a tree of what `write` puts into an empty folder, whole or not at all; what stands at `target` is replaced.
     pub fn build<E: From<io::Error>>(&self, target: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
         let parent = target.parent().unwrap_or(self.cache);
         fs::create_dir_all(parent)?;
-        let space = tempfile::Builder::new().prefix(".tree-").tempdir_in(parent)?;
+        let space = tempfile::Builder::new().prefix(HALF_MADE).tempdir_in(parent)?;
         let out = space.path().join("content");
         fs::create_dir(&out)?;
         write(&out)?;
@@ -175,42 +195,28 @@ impl Blobs<'_> {
     }
 }
 
-/// Puts files where they belong below a folder.
-pub fn lay(placed: &[Placed], out: &Path) -> io::Result<()> {
-    for file in placed {
-        let to = out.join(&file.path);
-        fs::create_dir_all(to.parent().unwrap_or(out))?;
-        place(&file.blob, &to, file.is_executable)?;
+/// Refuses a source that has more bytes than a source may have, before the first of them is fetched.
+pub fn refuse_too_large(client: &Client, name: &str, size_bytes: u64) -> Result<(), HttpError> {
+    let limit_bytes = client.limits().source_bytes;
+    if size_bytes > limit_bytes {
+        return Err(HttpError::TooLarge { name: name.to_string(), size_bytes, limit_bytes });
     }
     Ok(())
 }
 
 /// Moves a finished tree to where it belongs. The same files that stand there already are left alone: somebody may be reading them.
 pub fn put(out: &Path, target: &Path) -> io::Result<()> {
-    if target.is_dir() && tree::digest(target)? == tree::digest(out)? {
-        return Ok(());
-    }
-    if target.is_dir() {
-        fs::remove_dir_all(target)?;
-    } else if target.exists() {
-        fs::remove_file(target)?;
+    match files::kind(target)? {
+        Some(found) if found.is_dir() && tree::digest(target)? == tree::digest(out)? => return Ok(()),
+        Some(found) if found.is_dir() => fs::remove_dir_all(target)?,
+        Some(_) => fs::remove_file(target)?,
+        None => {}
     }
     fs::rename(out, target)
 }
 
-fn place(blob: &Path, to: &Path, is_executable: bool) -> io::Result<()> {
-    // A link has one mode in all its places.
-    if !is_executable && fs::hard_link(blob, to).is_ok() {
-        return Ok(());
-    }
-    let mode = if is_executable { 0o755 } else { 0o644 };
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
-    io::copy(&mut File::open(blob)?, &mut target)?;
-    Ok(())
-}
-
-/// Whether a path still leads to a file that was opened before.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(opened), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
-    (opened.dev(), opened.ino()) == (there.dev(), there.ino())
+/// What lies in a folder under names that begin so. Without the folder, nothing does.
+fn begun(folder: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+    let names = if files::is_folder(folder)? { files::names(folder)? } else { Vec::new() };
+    Ok(names.into_iter().filter(|name| name.to_str().is_some_and(|name| name.starts_with(prefix))).map(|name| folder.join(name)).collect())
 }

@@ -41,10 +41,11 @@ impl FetchError {
     pub fn is_environment(&self) -> bool {
         match self {
             FetchError::Git(error) => error.is_environment(),
-            FetchError::Http(error) | FetchError::Hub(HubError::Http(error)) => error.is_environment(),
+            FetchError::Http(error) => error.is_environment(),
+            FetchError::Hub(error) => error.is_environment(),
             FetchError::Oci(error) => error.is_environment(),
+            FetchError::Web(error) => error.is_environment(),
             FetchError::Io(_) => true,
-            FetchError::Hub(_) | FetchError::Web(_) => false,
         }
     }
 }

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::base::{Diagnostic, Place, files, suggest};
 use crate::manifest::include::normal;
 
+use super::origin::Origin;
 use super::spec::Spec;
+
+/// Names beside a missing file among which the one that was meant is looked for.
+const MAX_SIBLINGS: usize = 2000;
 
 /// Where a `{ path = … }` is, or why it cannot be used.
 pub fn locate(spec: &Spec, path: &str, place: &Place) -> Result<PathBuf, Diagnostic> {
@@ -14,8 +18,8 @@ pub fn locate(spec: &Spec, path: &str, place: &Place) -> Result<PathBuf, Diagnos
         Ok(found) if found.is_file() => Ok(full),
         Ok(found) if found.is_dir() => folder(spec, path, place, full),
         Ok(_) => Err(Diagnostic::error(format!("`{path}` is neither a file nor a folder")).at(place, "")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(path, place, &full)),
-        Err(error) => Err(Diagnostic::error(format!("cannot read `{path}`: {error}")).at(place, "")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(path, place)),
+        Err(error) => Err(Diagnostic::io(format!("cannot read `{path}`"), &error).at(place, "")),
     }
 }
 
@@ -29,15 +33,24 @@ fn folder(spec: &Spec, path: &str, place: &Place, full: PathBuf) -> Result<PathB
     Ok(full)
 }
 
-fn missing(path: &str, place: &Place, full: &Path) -> Diagnostic {
-    let diagnostic = Diagnostic::error(format!("there is no file or folder `{path}`")).at(place, "not found");
+fn missing(path: &str, place: &Place) -> Diagnostic {
+    Diagnostic::error(format!("there is no file or folder `{path}`")).at(place, "not found")
+}
+
+/// What may be meant by a path that leads nowhere. It lists a folder, so it is asked only for what is shown.
+pub fn help(spec: &Spec) -> Option<String> {
+    let Origin::Path { path } = &spec.origin else { return None };
+    let full = &normal(&spec.folder.join(path));
+    if !matches!(files::kind(full), Ok(None)) {
+        return None;
+    }
     if path.starts_with('~') {
-        return diagnostic.help("`~` is not expanded: write a path relative to the manifest");
+        return Some("`~` is not expanded: write a path relative to the manifest".to_string());
     }
     // The first folder on the way that is not there is the one to look beside.
-    let mut wrong = full;
+    let mut wrong: &Path = full;
     while let Some(parent) = wrong.parent() {
-        if parent.as_os_str().is_empty() || parent.is_dir() {
+        if parent.as_os_str().is_empty() || files::is_folder(parent).unwrap_or(false) {
             break;
         }
         wrong = parent;
@@ -46,11 +59,11 @@ fn missing(path: &str, place: &Place, full: &Path) -> Diagnostic {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let names = files::names(parent).unwrap_or_default();
+    let names = files::few_names(parent, MAX_SIBLINGS).unwrap_or_default();
     let siblings: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
     let slip = wrong.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match suggest::nearest(slip, siblings) {
-        Some(name) => diagnostic.help(format!("did you mean `{}`?", path.replacen(slip, name, 1))),
-        None => diagnostic.help("paths are relative to the file that names them"),
+        Some(name) => Some(format!("did you mean `{}`?", path.replacen(slip, name, 1))),
+        None => Some("paths are relative to the file that names them".to_string()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::blobs::Blobs;
 use super::error::FetchError;
 use super::git::{self, Git, GitError};
-use super::http::Client;
+use super::http::{Client, said};
 use super::hub::{self, Hub};
 use super::oci::{self, Registry};
 use super::origin::Origin;
@@ -203,7 +203,8 @@ fn watched<T>(spec: &Spec, reach: Reach, fetch: impl FnOnce() -> Result<T, Fetch
 }
 
 fn told(spec: &Spec, doing: &str, error: &FetchError) -> Diagnostic {
-    let message = format!("cannot {doing} `{}`: {error}", spec.origin.address());
-    let diagnostic = Diagnostic::error(message).at(&spec.address_place, "").maybe_help(error.help());
+    // There may be words of a server in it.
+    let message = said::message(&format!("cannot {doing} `{}`: {error}", spec.origin.address()));
+    let diagnostic = Diagnostic::error(message).at(&spec.address_place, "").maybe_help(error.help().map(|help| said::message(&help)));
     if error.is_environment() { diagnostic.of_environment() } else { diagnostic }
 }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::http::{HttpError, Proxies, Secret};
+use super::limits::Limits;
+use super::noted;
+
 pub const HUB: &str = "https://huggingface.co";
 
 /// How the network is reached.
@@ -12,14 +16,17 @@ pub const HUB: &str = "https://huggingface.co";
 pub struct Remote {
     /// Of the Hugging Face Hub.
     pub hub: String,
-    pub hub_token: Option<Secret>,
-    pub proxy: Option<ureq::Proxy>,
+    pub hub_token: Option<Token>,
+    pub proxies: Proxies,
     /// Certificates to trust instead of Mozilla's: a PEM file.
     pub certificates: Option<PathBuf>,
     /// `~/.netrc`, which holds passwords of servers.
     pub netrc: Option<PathBuf>,
     /// Docker's `config.json`, which holds credentials of registries.
     pub docker: Option<PathBuf>,
+    /// Servers that a registry's credentials may go to besides the registry: `registry=server,…`.
+    pub token_servers: Option<String>,
+    pub limits: Limits,
     pub watch: Arc<dyn Watch>,
     /// Before the second attempt; twice as long before each further one.
     pub pause: Duration,
@@ -30,10 +37,12 @@ impl Default for Remote {
         Remote {
             hub: HUB.to_string(),
             hub_token: None,
-            proxy: None,
+            proxies: Proxies::default(),
             certificates: None,
             netrc: None,
             docker: None,
+            token_servers: None,
+            limits: Limits::default(),
             watch: Arc::new(Nobody),
             pause: Duration::from_secs(1),
         }
@@ -46,38 +55,29 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// A header's value that nobody prints.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+/// The token of the Hub, or where it stands. It is read when the Hub is asked.
+#[derive(Clone)]
+pub enum Token {
+    Given { variable: &'static str, text: String },
+    File(PathBuf),
+}
 
-impl Secret {
-    /// A token, if it can stand in a header at all.
-    pub fn bearer(token: &str) -> Option<Secret> {
-        let token = token.trim();
-        let is_plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        is_plain.then(|| Secret(format!("Bearer {token}")))
-    }
-
-    /// `user:password` in Base64.
-    pub fn basic(encoded: &str) -> Option<Secret> {
-        let is_plain = !encoded.is_empty() && encoded.bytes().all(|b| b.is_ascii_graphic());
-        is_plain.then(|| Secret(format!("Basic {encoded}")))
-    }
-
-    /// A whole `Authorization`, as a server gives it for another.
-    pub fn raw(value: &str) -> Option<Secret> {
-        let is_plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-        is_plain.then(|| Secret(value.to_string()))
-    }
-
-    pub fn header(&self) -> &str {
-        &self.0
+impl Token {
+    /// The token, if there is one.
+    pub fn secret(&self) -> Result<Option<Secret>, HttpError> {
+        let (file, text) = match self {
+            Token::Given { variable, text } => (variable.to_string(), Some(text.clone())),
+            Token::File(path) => (path.display().to_string(), noted::read(path)?),
+        };
+        let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+        let why = "a token is one word of ASCII letters, digits and signs".to_string();
+        Secret::bearer(&text).map(Some).ok_or(HttpError::Credentials { file, why })
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
+        f.write_str("Token(…)")
     }
 }
 

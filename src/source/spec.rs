@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::http::Address;
+use super::http::{Address, HttpError, said};
 use super::oci::Name;
 use super::origin::{Holds, HubOrigin, OciOrigin, Origin, Want, WebOrigin};
 use super::{entry, hub};
@@ -53,7 +53,7 @@ pub fn specs(manifest: &Manifest, prefix: &str, diagnostics: &mut Vec<Diagnostic
         diagnostics.push(Diagnostic::error(format!("`source` is a table of sources, not {}", value.data.noun())).at(&value.place, ""));
         return Vec::new();
     };
-    let mut found = Vec::with_capacity(table.0.len());
+    let mut found = Vec::with_capacity(table.len());
     for (key, value) in table.iter() {
         let Some((origin, address_place)) = origin(key, value, diagnostics) else { continue };
         let folder = manifest.folder_of(&value.place).to_path_buf();
@@ -136,6 +136,9 @@ impl Reader<'_> {
         let mut found: Option<(Protocol, String, Place)> = None;
         for protocol in Protocol::ALL {
             let Some((address, place)) = self.text(protocol.field()) else { continue };
+            if said::holds_password(&address) {
+                return self.wrong(secret(protocol, &place));
+            }
             match &found {
                 None => found = Some((protocol, address, place)),
                 Some((first, ..)) => {
@@ -205,9 +208,9 @@ impl Reader<'_> {
     }
 
     fn inner(&mut self, path: String, place: &Place) -> Option<String> {
-        if entry::safe(&path).is_none() {
+        if let Err(why) = entry::safe(&path) {
             let help = "write it as `data/train.jsonl`, relative to the repository's root";
-            return self.wrong(Diagnostic::error(format!("`{path}` is no path within the repository")).at(place, "").help(help));
+            return self.wrong(Diagnostic::error(format!("`{path}` {why}")).at(place, "").help(help));
         }
         Some(path)
     }
@@ -313,6 +316,13 @@ impl Reader<'_> {
         };
         Some((Origin::Path { path }, place))
     }
+}
+
+/// A password in a manifest. The place is named and not shown: the line has the password in it.
+fn secret(protocol: Protocol, place: &Place) -> Diagnostic {
+    let (line, column) = place.source.line_column(place.span.start);
+    let message = format!("{}:{line}:{column}: in `{}`: {}", place.source.name, protocol.field(), HttpError::Secret);
+    Diagnostic::error(message).maybe_help(HttpError::Secret.help())
 }
 
 /// The origins that a field belongs to; none if it belongs to every source or names the origin.

@@ -12,10 +12,8 @@ const FORMAT: &[u8] = b"slmops.tree.v1";
 pub fn digest(path: &Path) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
     hasher.part(FORMAT);
-    if path.is_dir() {
-        for file in files::walk(path)? {
-            entry(&mut hasher, path, &file)?;
-        }
+    if files::is_folder(path)? {
+        files::visit(path, |file| entry(&mut hasher, path, file))?;
     } else {
         entry(&mut hasher, path, Path::new(""))?;
     }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::blobs::{Blobs, Placed};
+use super::blobs::Blobs;
 use super::error::FetchError;
 use super::http::{Address, Client, Expected, HttpError, Request};
 use super::netrc;
 use super::origin::WebOrigin;
+use super::out::{Out, OutError};
 use super::remote::Remote;
 use super::unpack::{self, UnpackError};
+use crate::base::files;
 
 /// What a file is called whose address does not say.
 const NAMELESS: &str = "file";
@@ -21,6 +23,8 @@ pub enum WebError {
     Unpack(#[from] UnpackError),
     #[error("the archive has no file or folder `{0}`")]
     Path(String),
+    #[error(transparent)]
+    Out(#[from] OutError),
 }
 
 impl WebError {
@@ -33,6 +37,11 @@ impl WebError {
             _ => return None,
         };
         Some(help.to_string())
+    }
+
+    /// Whether the manifest is not to blame.
+    pub fn is_environment(&self) -> bool {
+        matches!(self, WebError::Out(OutError::Io(_)) | WebError::Unpack(UnpackError::Io(_)))
     }
 }
 
@@ -51,17 +60,17 @@ pub fn resolve(client: &Client, remote: &Remote, origin: &WebOrigin, blobs: Blob
 pub fn materialise(client: &Client, remote: &Remote, origin: &WebOrigin, sha256: &str, blobs: Blobs) -> Result<PathBuf, FetchError> {
     let blob = obtain(client, remote, origin, &Expected::Sha256 { hex: sha256.to_string(), size_bytes: None }, blobs)?;
     let tree = tree(origin, sha256, blobs);
-    if origin.unpack {
-        blobs.build(&tree, |out| {
-            unpack::unpack(&blob, out).map_err(WebError::from)?;
-            match &origin.path {
-                Some(path) if !out.join(path).exists() => Err(FetchError::from(WebError::Path(path.clone()))),
-                _ => Ok(()),
-            }
-        })?;
-    } else {
-        blobs.assemble(&tree, &[Placed { path: name(origin).into(), blob, is_executable: false }])?;
-    }
+    blobs.build(&tree, |folder| {
+        let mut out = Out::new(folder, client.limits());
+        if !origin.unpack {
+            return Ok(out.place(&name(origin), &blob, false).map_err(WebError::from)?);
+        }
+        unpack::unpack(&blob, &mut out).map_err(WebError::from)?;
+        match &origin.path {
+            Some(path) if !files::exists(&folder.join(path))? => Err(FetchError::from(WebError::Path(path.clone()))),
+            _ => Ok(()),
+        }
+    })?;
     Ok(tree)
 }
 
@@ -77,8 +86,8 @@ pub fn name(origin: &WebOrigin) -> String {
 
 fn obtain(client: &Client, remote: &Remote, origin: &WebOrigin, expected: &Expected, blobs: Blobs) -> Result<PathBuf, FetchError> {
     let address = Address::parse(&origin.url)?;
-    let secret = netrc::secret(remote, &address);
-    match blobs.obtain(client, &Request::get(address).secret(secret), &name(origin), expected) {
+    let credential = netrc::credential(remote, &address)?;
+    match blobs.obtain(client, &Request::get(address).credential(credential), &name(origin), expected) {
         Err(HttpError::Digest { expected, found, .. }) => Err(WebError::Changed { expected, found }.into()),
         other => Ok(other?),
     }

@@ -1,6 +1,7 @@
 //! A model's layers in turn, for what changes their matrices by what goes into them: each layer reads what the changed ones before it give.
 
 use super::{Failure, Io};
+use crate::base::memory;
 use crate::model::decoder::{Gather, Inputs, Layerwise, Place, Watched};
 use crate::model::imatrix::Window;
 use crate::model::{Config, Weights};
@@ -24,6 +25,10 @@ pub fn walk<G: Gather>(
         io.progress(index as u64, layers.len() as u64, "layers", "");
         // Those that share an input share what is gathered of it.
         let groups: [&[&Place]; 4] = [&[&layer.q, &layer.k, &layer.v], &[&layer.o], &[&layer.gate, &layer.up], &[&layer.down]];
+        if index == 0 {
+            let gathered = groups.iter().filter_map(|group| group.first()).map(|place| G::bytes(place.columns)).sum();
+            memory::check(gathered, "what is gathered of a layer's inputs")?;
+        }
         let inputs: Inputs<G> = Inputs::of(groups.iter().filter_map(|group| group.first()).map(|place| place.index));
         walk.look(&Watched { weights: &*weights, inputs: &inputs, idle: Some(layer.down.index) }, index, &mut |_, _| {});
         for group in groups {

@@ -55,6 +55,9 @@ pub fn kind(name: &str) -> Option<&'static dyn Kind> {
 /// Parameters after checking: every field of the kind, defaults filled in, sizes in bytes, durations in milliseconds, numbers by value.
 pub type Params = serde_json::Map<String, serde_json::Value>;
 
+/// The parameter that holds the project's `created`, of kinds that render chat templates.
+pub const CREATED: &str = "created";
+
 /// A step kind: `[NAME.STEP]` in the manifest.
 pub trait Kind: Sync {
     fn name(&self) -> &'static str;
@@ -75,10 +78,36 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Whether it runs code that is not ours, which gets inputs of its own to read instead of links into the store.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
     /// Parameters that decide how an action runs but change no byte of its result: no key holds them, and actions that differ in nothing
     /// else are one.
     fn unkeyed(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What an action's port carries, so that it can be told what a model was trained on.
+    fn flow(&self, _port: &str) -> Flow {
+        Flow::Made
+    }
+
+    /// Whether a field names a model whose quality is measured. For each such `FIELD` the plan adds a port `lessons.FIELD` with the data that the model
+    /// learned from, if there is any.
+    fn judges(&self, _field: &str) -> bool {
+        false
+    }
+
+    /// Whether a field names records that models are measured on.
+    fn tests_on(&self, _field: &str) -> bool {
+        false
+    }
+
+    /// Whether it renders chat templates, which may ask for the day: the project's `created`, if it has one, is in its keys.
+    fn renders_chats(&self) -> bool {
+        false
     }
 
     /// The actions of one declared step (of one combination of its matrix). All problems at once.
@@ -86,6 +115,21 @@ pub trait Kind: Sync {
 
     /// Runs one action: reads `io`'s inputs, fills its output folder.
     fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure>;
+}
+
+/// How what a port carries reaches an action's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The output is made from it: models, labels, figures.
+    Made,
+    /// Records that decide about weights.
+    Learned,
+    /// Records that are passed on, all or some of them.
+    Passed,
+    /// Records that are kept out of the output.
+    KeptOut,
+    /// Only a vocabulary and a chat template.
+    Vocabulary,
 }
 
 /// One step of the manifest, checked against its kind's fields, its references resolved.
@@ -190,6 +234,13 @@ pub struct Task {
     pub params: Params,
 }
 
+impl Task {
+    /// The project's `created`, of kinds that render chat templates.
+    pub fn now(&self) -> Option<i64> {
+        self.params.get(CREATED).and_then(serde_json::Value::as_str).and_then(crate::base::rfc3339::parse)
+    }
+}
+
 /// What an action takes while it runs; reaches no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {
@@ -197,6 +248,11 @@ pub struct Resources {
     pub cpu: u32,
     pub memory_bytes: u64,
     pub gpu: u32,
+}
+
+impl Resources {
+    /// All threads, so that nothing runs beside it. How much memory it takes is known when its inputs are, and looked for then.
+    pub const ALONE: Resources = Resources { cpu: 0, memory_bytes: 0, gpu: 0 };
 }
 
 impl Default for Resources {
@@ -234,7 +290,9 @@ impl Problem {
 
 /// A kind's typed view of its parameters. They were checked against the fields, so a mismatch is a bug in the kind.
 pub fn typed<T: serde::de::DeserializeOwned>(params: &Params) -> Result<T, Failure> {
-    serde_json::from_value(serde_json::Value::Object(params.clone()))
+    let mut params = params.clone();
+    params.remove(CREATED);
+    serde_json::from_value(serde_json::Value::Object(params))
         .map_err(|error| Failure::bug(format!("a kind and its fields disagree: {error}")))
 }
 

@@ -6,10 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+
 use crate::base::Digest;
 
 use super::Store;
-use super::error::{Damage, Result, StoreError};
+use super::error::{Damage, Result, StoreError, damage};
 use super::object::Durability;
 use super::record::{MAX_RECORD_BYTES, Record};
 use super::session::{self, stamp_ns};
@@ -57,7 +59,7 @@ impl Store {
             Err(damage) => return Ok(self.set_aside(damage)),
         };
         for (object, size_bytes) in record.objects() {
-            if let Err(damage) = self.check_present(object, size_bytes) {
+            if let Some(damage) = damage(self.check_present(object, size_bytes))? {
                 return Ok(self.set_aside(damage));
             }
         }
@@ -70,8 +72,8 @@ impl Store {
     }
 
     /// A record whether or not its objects are still there; none if it cannot be trusted.
-    pub fn record(&self, key: Digest) -> Option<Record> {
-        self.read_record(key).ok()?.ok()?
+    pub fn record(&self, key: Digest) -> Result<Option<Record>> {
+        Ok(self.read_record(key)?.unwrap_or(None))
     }
 
     pub(super) fn read_record(&self, key: Digest) -> Result<std::result::Result<Option<Record>, Damage>> {
@@ -87,9 +89,7 @@ impl Store {
             return damaged("is not one of ours");
         }
         let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
-        if let Err(error) = io::Read::read_to_end(&mut file, &mut bytes) {
-            return damaged(&format!("cannot be read: {error}"));
-        }
+        io::Read::read_to_end(&mut file, &mut bytes).map_err(|error| StoreError::io("read", &path, error))?;
         match Record::parse(&bytes) {
             Ok(record) if record.key == key => {
                 self.mark_used(&file, &meta);
@@ -106,8 +106,11 @@ impl Store {
         let now = u64::try_from(self.opened_ns()).ok().map(|ns| UNIX_EPOCH + Duration::from_nanos(ns));
         if age_ns > USE_GRANULARITY.as_nanos() as i128
             && let Some(now) = now
+            && file.set_modified(now).is_err()
         {
-            let _ = file.set_modified(now);
+            // Another user's: those who may write to it may still set its time to the clock's.
+            let clock = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            let _ = rustix::fs::futimens(file, &Timestamps { last_access: clock, last_modification: clock });
         }
     }
 
@@ -123,7 +126,7 @@ impl Store {
     /// The right to run an action, or none while another process (or thread) has it.
     pub fn try_lock_key(&self, key: Digest) -> Result<Option<KeyLock>> {
         let path = self.root.join("locks/keys").join(key.hex());
-        Ok(session::try_lock_file(&path)?.map(|file| KeyLock { path, _file: file }))
+        Ok(session::try_lock_file(&path, self.session()?.rights)?.map(|file| KeyLock { path, _file: file }))
     }
 }
 

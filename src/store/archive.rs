@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::base::{Digest, Hasher};
 
-use super::error::{Damage, Result, StoreError};
+use super::error::{Damage, Result, StoreError, damage};
 use super::object::Durability;
 use super::record::Record;
 use super::{Commit, Lookup, Scratch, Store};
@@ -18,6 +18,9 @@ const FORMAT: &str = "slmops export 1";
 
 /// More than any record has, and little enough to hold in memory.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
+
+/// What a tar may be filled up with to whole blocks.
+const MAX_PADDING_BYTES: usize = 1 << 20;
 
 /// What an import brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Store {
         let head = format!("{FORMAT}\nobjects {}\nactions {}\n", objects.len(), records.len());
         append(&mut archive, HEAD, head.len() as u64, head.as_bytes())?;
         for (object, size_bytes) in objects {
-            self.check_content(object, size_bytes).map_err(StoreError::Damaged)?;
+            self.check_content(object, size_bytes)?;
             let path = self.object_path(object);
             let file = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
             append(&mut archive, &format!("objects/{object}"), size_bytes, file.take(size_bytes))?;
@@ -65,7 +68,7 @@ impl Store {
         for record in &staged.records {
             for (object, size_bytes) in record.objects() {
                 let here = staged.objects.get(&object) == Some(&size_bytes);
-                if !here && self.check_content(object, size_bytes).is_err() {
+                if !here && damage(self.check_content(object, size_bytes))?.is_some() {
                     return Err(refused(format!("lacks object {object}, which one of its actions needs")));
                 }
             }
@@ -91,7 +94,8 @@ impl Store {
         let mut staged = Staged { folder, objects: BTreeMap::new(), records: Vec::new() };
         let mut archive = tar::Archive::new(from);
         let mut expected = None;
-        for entry in archive.entries().map_err(unreadable)? {
+        // Raw: what extends names and sizes beyond a header is not needed, and would be read into memory at whatever length it claims.
+        for entry in archive.entries().map_err(unreadable)?.raw(true) {
             let mut entry = entry.map_err(unreadable)?;
             if entry.header().entry_type() != tar::EntryType::Regular {
                 return Err(refused("holds something that is not a file"));
@@ -104,6 +108,7 @@ impl Store {
                 _ => return Err(refused(format!("holds `{}`, which does not belong there", name.escape_debug()))),
             }
         }
+        check_end(archive.into_inner())?;
         match expected {
             Some(counts) if counts == (staged.objects.len() as u64, staged.records.len() as u64) => Ok(staged),
             Some(_) => Err(refused("is incomplete")),
@@ -172,6 +177,22 @@ fn append(archive: &mut tar::Builder<impl Write>, name: &str, size_bytes: u64, c
     header.set_size(size_bytes);
     header.set_mtime(0);
     archive.append_data(&mut header, name, content).map_err(|error| StoreError::io("write", Path::new(name), error))
+}
+
+/// Read to its end, so that whoever writes into a pipe can finish. Behind the last entry there is only padding.
+fn check_end(mut from: impl Read) -> Result<()> {
+    let mut buffer = [0u8; 1 << 12];
+    let mut padding_bytes = 0;
+    loop {
+        let n = from.read(&mut buffer).map_err(unreadable)?;
+        padding_bytes += n;
+        if n == 0 {
+            return Ok(());
+        }
+        if padding_bytes > MAX_PADDING_BYTES || buffer[..n].iter().any(|byte| *byte != 0) {
+            return Err(refused("holds more behind its end"));
+        }
+    }
 }
 
 /// How many objects and actions follow.
@@ -302,6 +323,16 @@ mod tests {
         ] {
             assert!(store.import(&tar(&entries)[..]).is_err(), "{entries:?}");
         }
+        for (behind, is_fine) in [(vec![0u8; 4096], true), (vec![0; 2 << 20], false), (good.clone(), false), (b"x".to_vec(), false)] {
+            let (_space, store) = self::store();
+            assert_eq!(store.import(&[good.clone(), behind].concat()[..]).is_ok(), is_fine);
+        }
+        // What would have a reader allocate 4 GB before it has read anything.
+        let mut long = tar::Header::new_gnu();
+        long.set_entry_type(tar::EntryType::GNULongName);
+        long.set_size(4 << 30);
+        long.set_cksum();
+        assert!(store.import(&[long.as_bytes(), &good[..]].concat()[..]).unwrap_err().to_string().contains("not a file"));
         let mut link = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);

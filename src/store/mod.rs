@@ -18,51 +18,64 @@ mod action;
 mod archive;
 mod error;
 mod gc;
+mod intake;
 mod latest;
+mod layout;
 mod object;
+mod place;
+mod reading;
 mod record;
 mod session;
+mod stamp;
 mod stat_cache;
+mod sweep;
 mod tree;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::base::{Digest, files};
+use rustix::fs;
+
+use crate::base::{Digest, clock, files, remove_all, trouble};
 
 pub use action::{Commit, KeyLock, Lookup};
 pub use archive::Imported;
-pub use error::{Damage, Result, StoreError};
-pub use gc::{GcItem, GcPlan, GcRequest, Part};
+pub use error::{Damage, Result, StoreError, damage};
+pub use gc::{Fate, GcItem, GcPlan, GcProject, GcRequest, Owner, Part};
 pub use latest::Latest;
+pub use layout::{FIXED_TIME, Share, create_folder};
 pub use object::Durability;
+pub use place::STORE_FORMAT;
 pub use record::Record;
-pub use stat_cache::{Stamp, StatCache};
+pub use stamp::Stamp;
+pub use stat_cache::{FileContent, StatCache};
 pub use tree::{Entry, Mode, Tree};
 pub use verify::{Audit, Contents};
 
 use object::{Fingerprint, Unsynced};
+use place::{Rights, Standing};
 use session::Session;
-
-/// Raised when an older slmops could not read what this one writes.
-pub const STORE_FORMAT: u32 = 1;
-
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of slmops. It may be deleted: see https://bford.info/cachedir/\n";
 
 /// An open store. Shared by any number of processes; [`Store::open_alone`] is for those that delete.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    session: Session,
+    /// Or why it cannot be written to.
+    session: Result<Session>,
+    opened_ns: i128,
     /// Objects whose content was read and found right, and what they looked like then.
     verified: Mutex<BTreeMap<Digest, Fingerprint>>,
     unsynced: Mutex<Unsynced>,
+    syncing: Mutex<()>,
+    /// Held while a source is copied, so that it is copied once.
+    intake: Mutex<()>,
+    warnings: Mutex<Vec<String>>,
     access: Access,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,48 +85,107 @@ enum Access {
 }
 
 impl Store {
-    /// Opens or creates a store, and waits for a `gc` that is under way.
+    /// Opens or creates a store, and waits for a `gc` that is under way. A store that cannot be written to is opened all the same: what it holds
+    /// can be read ([`Store::is_read_only`]). A folder that is neither a store nor empty is refused and left as it is.
     pub fn open(root: &Path) -> Result<Store> {
-        let (root, lock) = prepare(root)?;
-        lock.lock_shared().map_err(|error| StoreError::io("lock", &root, error))?;
-        Store::begin(root, lock, Access::Shared)
+        let prepared = Prepared::of(root)?;
+        if let Some(lock) = &prepared.lock {
+            lock.lock_shared().map_err(|error| StoreError::io("lock", &prepared.root, error))?;
+        }
+        Ok(Store::begin(prepared, Access::Shared))
     }
 
     /// Opens a store for deleting from it: nobody else may have it open.
     pub fn open_alone(root: &Path) -> Result<Store> {
-        let (root, lock) = prepare(root)?;
-        match lock.try_lock() {
-            Ok(()) => Store::begin(root, lock, Access::Alone),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: root }),
-            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &root, error)),
+        let prepared = Prepared::of(root)?;
+        if let (Some(lock), Ok(_)) = (&prepared.lock, &prepared.rights) {
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { path: prepared.root }),
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &prepared.root, error)),
+            }
+        }
+        let store = Store::begin(prepared, Access::Alone);
+        store.session().map(drop)?;
+        Ok(store)
+    }
+
+    fn begin(Prepared { root, rights, lock }: Prepared, access: Access) -> Store {
+        let session = rights.and_then(|rights| Session::begin(&root.join("tmp"), rights));
+        Store {
+            root,
+            session,
+            opened_ns: clock::now_ns(),
+            verified: Mutex::default(),
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
+            intake: Mutex::default(),
+            warnings: Mutex::default(),
+            access,
+            _lock: lock,
         }
     }
 
-    fn begin(root: PathBuf, lock: File, access: Access) -> Result<Store> {
-        let tmp = root.join("tmp");
-        session::sweep(&tmp)?;
-        let session = Session::begin(&tmp)?;
-        Ok(Store { root, session, verified: Mutex::default(), unsynced: Mutex::default(), access, _lock: lock })
+    /// Fails if a folder holds something else than a store. One that is free becomes a store if that can be, so that what is put into it
+    /// is known as ours.
+    pub fn claim(root: &Path) -> Result<()> {
+        if place::examine(root)? == Standing::Free {
+            // If it cannot be made, whoever wants to write to it will say so.
+            let _ = place::make(root, Standing::Free);
+        }
+        Ok(())
+    }
+
+    /// The means to write, or why there are none.
+    fn session(&self) -> Result<&Session> {
+        self.session.as_ref().map_err(|error| match error {
+            StoreError::Io { error, .. } => {
+                let error = trouble::copy(error);
+                StoreError::NotWritable { path: self.root.clone(), error }
+            }
+            _ => StoreError::Busy { path: self.root.clone() },
+        })
+    }
+
+    /// Whether it can only be read: it is on a read-only disk, say, or another user's.
+    pub fn is_read_only(&self) -> bool {
+        self.session.is_err()
+    }
+
+    /// Fails if the store cannot be written to.
+    pub fn check_writable(&self) -> Result<()> {
+        self.session().map(drop)
+    }
+
+    fn warn(&self, text: String) {
+        object::lock(&self.warnings).push(text);
+    }
+
+    fn warn_if_failed(&self, result: Result<()>) {
+        if let Err(error) = result {
+            self.warn(format!("{error}; it is left in the store"));
+        }
+    }
+
+    /// What went wrong without harm to a result, since this was last asked.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut object::lock(&self.warnings))
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The file system's clock when the store was opened, in nanoseconds since 1970. Ages are counted from here.
+    /// When the store was opened, in nanoseconds since 1970. Ages are counted from here.
     pub fn opened_ns(&self) -> i128 {
-        self.session.started_ns
-    }
-
-    /// The file system's clock now: what a file written at this moment would be stamped with.
-    pub fn now_ns(&self) -> Result<i128> {
-        self.session.now_ns().map_err(|error| StoreError::io("write to", &self.root, error))
+        self.opened_ns
     }
 
     /// An empty folder that goes when the value is dropped.
     pub fn scratch(&self) -> Result<Scratch> {
-        let path = self.session.fresh();
-        fs::create_dir(&path).map_err(|error| StoreError::io("create", &path, error))?;
+        let session = self.session()?;
+        let path = session.fresh();
+        session.rights.create_private_folder(&path).map_err(|error| StoreError::io("create", &path, error))?;
         Ok(Scratch { path })
     }
 
@@ -122,11 +194,29 @@ impl Store {
         self.root.join("partial").join(key.hex())
     }
 
+    /// The same, created if it is not there. None if another user's checkpoint is there from which this one cannot go on; it stays.
+    pub fn create_partial(&self, key: Digest) -> Result<Option<PathBuf>> {
+        let path = self.partial(key);
+        self.session()?.rights.create_folder(&path).map_err(|error| StoreError::io("create", &path, error))?;
+        if is_usable(&path) {
+            return Ok(Some(path));
+        }
+        self.warn(format!("cannot use the checkpoint `{}`, which is another user's: the step begins anew", path.display()));
+        Ok(None)
+    }
+
     /// `FOLDER/ab/DIGEST`
     fn shelf(&self, folder: &str, digest: Digest) -> PathBuf {
         let hex = digest.hex();
         self.root.join(folder).join(&hex[..2]).join(hex)
     }
+}
+
+/// Whether a checkpoint's files can be read, and others put in their place.
+fn is_usable(folder: &Path) -> bool {
+    let can_change = fs::access(folder, fs::Access::READ_OK | fs::Access::WRITE_OK | fs::Access::EXEC_OK).is_ok();
+    let can_read = |file: &PathBuf| reading::open(&folder.join(file)).is_ok();
+    can_change && files::walk(folder).is_ok_and(|files| files.iter().all(can_read))
 }
 
 /// A folder of an action under way.
@@ -144,47 +234,46 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now goes with the session, or with the next one's sweep.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = remove_all(&self.path);
     }
 }
 
-/// Checks the version before anything is written; returns the store's path and its unlocked lock file.
-fn prepare(root: &Path) -> Result<(PathBuf, File)> {
-    let is_new = match fs::read_to_string(root.join("VERSION")) {
-        Ok(text) => check_version(root, &text).map(|()| false)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(StoreError::NotAStore { path: root.into() }),
-        Err(error) => return Err(StoreError::io("open the store", root, error)),
-    };
-    for folder in ["", "objects", "actions", "partial", "latest", "quarantine", "tmp", "locks", "locks/keys"] {
-        let path = root.join(folder);
-        fs::create_dir_all(&path).map_err(|error| StoreError::io("create", &path, error))?;
-    }
-    if is_new {
-        write_new(&root.join("CACHEDIR.TAG"), TAG)?;
-        write_new(&root.join("VERSION"), &format!("slmops store {STORE_FORMAT}\n"))?;
-    }
-    let root = root.canonicalize().map_err(|error| StoreError::io("open", root, error))?;
-    let lock = session::open_lock(&root.join("locks/store"))?;
-    Ok((root, lock))
+/// A folder that is known to be a store, or free to become one.
+struct Prepared {
+    root: PathBuf,
+    /// Or why it cannot be written to.
+    rights: Result<Rights>,
+    /// None if there is no lock file and none can be made.
+    lock: Option<File>,
 }
 
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    files::write_atomic(path, text.as_bytes()).map_err(|error| StoreError::io("write", path, error))
-}
-
-fn check_version(root: &Path, text: &str) -> Result<()> {
-    let found = text.strip_prefix("slmops store ").and_then(|rest| rest.trim_end().parse::<u32>().ok());
-    match found {
-        Some(STORE_FORMAT) => Ok(()),
-        Some(found) if found > STORE_FORMAT => Err(StoreError::Newer { path: root.into(), found, known: STORE_FORMAT }),
-        _ => Err(StoreError::NotAStore { path: root.into() }),
+impl Prepared {
+    fn of(root: &Path) -> Result<Prepared> {
+        let standing = place::examine(root)?;
+        let rights = place::make(root, standing);
+        let root = match root.canonicalize() {
+            Err(error) if rights.is_err() && error.kind() == io::ErrorKind::NotFound => {
+                std::path::absolute(root).map_err(|error| StoreError::io("open", root, error))?
+            }
+            other => other.map_err(|error| StoreError::io("open", root, error))?,
+        };
+        let lock_path = root.join("locks/store");
+        let lock = match &rights {
+            Ok(rights) => rights.open_lock(&lock_path),
+            Err(_) => File::open(&lock_path),
+        };
+        let (rights, lock) = match (rights, lock) {
+            (Ok(_), Err(error)) => (Err(StoreError::io("open", &lock_path, error)), None),
+            (rights, lock) => (rights, lock.ok()),
+        };
+        Ok(Prepared { root, rights, lock })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_newer_or_foreign_store_is_left_alone() {

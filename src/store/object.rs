@@ -1,14 +1,17 @@
 //! Objects: contents under their digest. Written by temp → rename, read-only once in place, checked when they are read.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Digest, Hasher, files};
+use crate::base::{Cancel, Digest, files};
 
 use super::Store;
 use super::error::{Damage, Result, StoreError};
+use super::layout::FIXED_TIME;
+use super::reading::{self, Broken};
 use super::session::stamp_ns;
 use super::tree::{Entry, Mode, Tree};
 
@@ -21,12 +24,33 @@ pub enum Durability {
     Batched,
 }
 
-/// What an object's file looked like when its content was found right.
+/// What an object's file looked like when its content was found right. The change time is not part of it: it moves with every link that is made
+/// or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     size_bytes: u64,
     mtime_ns: i128,
     inode: u64,
+    mode: u32,
+}
+
+/// The permissions of every object.
+const OBJECT_MODE: u32 = 0o444;
+
+impl Fingerprint {
+    fn of(meta: &fs::Metadata) -> Fingerprint {
+        Fingerprint {
+            size_bytes: meta.len(),
+            mtime_ns: stamp_ns(meta.mtime(), meta.mtime_nsec()),
+            inode: meta.ino(),
+            mode: meta.mode() & 0o7777,
+        }
+    }
+
+    /// Objects all have the same modification time and permissions. Others say that somebody may have written to the file.
+    pub fn is_untouched(&self) -> bool {
+        self.mode == OBJECT_MODE && self.mtime_ns == stamp_ns(FIXED_TIME.tv_sec, FIXED_TIME.tv_nsec)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,49 +68,63 @@ enum Overflow {
 }
 
 /// Up to so many files, a sync of each is cheaper than one of the whole file system, which waits for other people's data too.
-const SYNC_ONE_BY_ONE: usize = 64;
+const SYNC_ONE_BY_ONE: usize = 4;
 
 impl Store {
     pub fn object_path(&self, object: Digest) -> PathBuf {
         self.shelf("objects", object)
     }
 
-    /// Whether an object is there with the size that it should have. Cheap: its content is not read.
-    pub fn check_present(&self, object: Digest, expected_bytes: u64) -> std::result::Result<(), Damage> {
-        self.fingerprint(object, expected_bytes).map(|_| ())
+    /// Whether an object is there with the size that it should have. Its content is read only if the file was touched.
+    /// Damage is [`StoreError::Damaged`]; any other error says that it could not be looked at.
+    pub fn check_present(&self, object: Digest, expected_bytes: u64) -> Result<()> {
+        match self.fingerprint(object, expected_bytes)?.is_untouched() {
+            true => Ok(()),
+            false => self.check_content(object, expected_bytes),
+        }
     }
 
-    fn fingerprint(&self, object: Digest, expected_bytes: u64) -> std::result::Result<Fingerprint, Damage> {
-        match fs::symlink_metadata(self.object_path(object)) {
-            Ok(meta) if meta.is_file() && meta.len() == expected_bytes => {
-                Ok(Fingerprint { size_bytes: meta.len(), mtime_ns: stamp_ns(meta.mtime(), meta.mtime_nsec()), inode: meta.ino() })
-            }
-            Ok(meta) => Err(Damage::Cut { object, found_bytes: meta.len(), expected_bytes }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Damage::Missing { object }),
-            Err(error) => Err(Damage::Unreadable { object, error: error.to_string() }),
+    pub(super) fn fingerprint(&self, object: Digest, expected_bytes: u64) -> Result<Fingerprint> {
+        let path = self.object_path(object);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() == expected_bytes => Ok(Fingerprint::of(&meta)),
+            Ok(meta) => Err(StoreError::Damaged(Damage::Cut { object, found_bytes: meta.len(), expected_bytes })),
+            Err(error) => Err(unread(object, &path, error)),
         }
     }
 
     /// Whether an object's content is right. Read once in a process, and again if the file was touched since.
-    pub fn check_content(&self, object: Digest, expected_bytes: u64) -> std::result::Result<(), Damage> {
+    pub fn check_content(&self, object: Digest, expected_bytes: u64) -> Result<()> {
         let now = self.fingerprint(object, expected_bytes)?;
-        if lock(&self.verified).get(&object) == Some(&now) {
+        if self.is_verified(object, &now) {
             return Ok(());
         }
-        let (found, _) =
-            Digest::of_file(&self.object_path(object)).map_err(|error| Damage::Unreadable { object, error: error.to_string() })?;
+        let path = self.object_path(object);
+        let read = reading::open(&path).and_then(|mut file| reading::digest(&mut file));
+        let (found, _) = read.map_err(|error| unread(object, &path, error))?;
         if found != object {
-            return Err(Damage::Changed { object, found });
+            return Err(StoreError::Damaged(Damage::Changed { object, found }));
         }
-        lock(&self.verified).insert(object, now);
+        // Another user's object stays as it is: then it is copied where it would be linked.
+        let is_stamped = !now.is_untouched() && set_mode(&path, OBJECT_MODE).is_ok() && FIXED_TIME.set(&path).is_ok();
+        let now = if is_stamped { self.fingerprint(object, expected_bytes)? } else { now };
+        self.mark_verified(object, now);
         Ok(())
+    }
+
+    pub(super) fn is_verified(&self, object: Digest, now: &Fingerprint) -> bool {
+        lock(&self.verified).get(&object) == Some(now)
+    }
+
+    pub(super) fn mark_verified(&self, object: Digest, now: Fingerprint) {
+        lock(&self.verified).insert(object, now);
     }
 
     /// Moves what is damaged out of the way, so that it is made again. Kept until the next `gc`, for those who look for the cause.
     pub fn quarantine(&self, damage: &Damage) {
         let (from, name) = match damage {
             Damage::Missing { .. } => return,
-            Damage::Cut { object, .. } | Damage::Changed { object, .. } | Damage::Unreadable { object, .. } => {
+            Damage::Cut { object, .. } | Damage::Changed { object, .. } => {
                 lock(&self.verified).remove(object);
                 (self.object_path(*object), format!("object-{object}"))
             }
@@ -102,77 +140,55 @@ impl Store {
     pub fn put(&self, bytes: &[u8], durability: Durability) -> Result<Digest> {
         let object = Digest::of(bytes);
         if self.check_content(object, bytes.len() as u64).is_err() {
-            let temp = self.session.fresh();
+            let temp = self.session()?.fresh();
             write_file(&temp, bytes)?;
-            self.place(&temp, object, durability)?;
+            self.place(&temp, object)?;
+            self.finish(durability)?;
         }
         Ok(object)
     }
 
-    /// Moves a finished folder's files into the store and returns their list. Links and special files are refused.
-    pub fn ingest(&self, folder: &Path, durability: Durability) -> Result<Tree> {
-        let mut entries = Vec::new();
-        for relative in walk(folder)? {
-            let path = folder.join(&relative);
-            let meta = fs::symlink_metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
-            let (digest, size_bytes) = Digest::of_file(&path).map_err(|error| StoreError::io("read", &path, error))?;
-            entries.push(Entry { path: utf8(&relative)?, digest, size_bytes, mode: mode_of(&meta) });
-        }
-        let tree = Tree::new(entries)?;
-        for Entry { path, digest, size_bytes, .. } in tree.entries() {
-            if self.check_content(*digest, *size_bytes).is_err() {
-                self.place(&self.unshared(&folder.join(path))?, *digest, durability)?;
-            }
-        }
-        Ok(tree)
-    }
-
-    /// A file that no other name leads to: otherwise its writer could still change it behind our back.
-    fn unshared(&self, path: &Path) -> Result<PathBuf> {
-        let meta = fs::symlink_metadata(path).map_err(|error| StoreError::io("read", path, error))?;
-        if meta.nlink() == 1 {
-            return Ok(path.to_path_buf());
-        }
-        let copy = self.session.fresh();
-        fs::copy(path, &copy).map_err(|error| StoreError::io("copy", path, error))?;
-        Ok(copy)
-    }
-
     /// Takes over a file whose digest was just found right.
     pub(super) fn adopt(&self, temp: &Path, object: Digest) -> Result<()> {
-        self.place(temp, object, Durability::Batched)
+        self.place(temp, object)
     }
 
-    /// The last step of every write: read-only, synced if need be, renamed into place.
-    fn place(&self, temp: &Path, object: Digest, durability: Durability) -> Result<()> {
+    /// Moves a file of ours among the objects; the next [`Store::sync`] makes it durable.
+    pub(super) fn place(&self, temp: &Path, object: Digest) -> Result<()> {
+        self.place_unsynced(temp, object)?;
+        self.remember_unsynced(&self.object_path(object));
+        Ok(())
+    }
+
+    /// The last step of every write of an object: read-only, with the fixed time, renamed into place.
+    pub(super) fn place_unsynced(&self, temp: &Path, object: Digest) -> Result<()> {
+        set_mode(temp, OBJECT_MODE)?;
+        FIXED_TIME.set(temp).map_err(|error| StoreError::io("set the time of", temp, error))?;
         let target = self.object_path(object);
-        set_mode(temp, 0o444)?;
-        self.publish(temp, &target, durability)?;
+        self.move_in(temp, &target)?;
         if let Ok(meta) = fs::symlink_metadata(&target) {
-            let mtime_ns = stamp_ns(meta.mtime(), meta.mtime_nsec());
-            let fingerprint = Fingerprint { size_bytes: meta.len(), mtime_ns, inode: meta.ino() };
-            lock(&self.verified).insert(object, fingerprint);
+            self.mark_verified(object, Fingerprint::of(&meta));
         }
         Ok(())
     }
 
-    pub(super) fn publish(&self, temp: &Path, target: &Path, durability: Durability) -> Result<()> {
-        if durability == Durability::Now {
-            sync_file(temp)?;
-        }
+    fn move_in(&self, temp: &Path, target: &Path) -> Result<()> {
         match fs::rename(temp, target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let shelf = target.parent().unwrap_or(&self.root);
-                fs::create_dir_all(shelf).map_err(|error| StoreError::io("create", shelf, error))?;
-                fs::rename(temp, target).map_err(|error| StoreError::io("write", target, error))?;
+                self.session()?.rights.create_folder(shelf).map_err(|error| StoreError::io("create", shelf, error))?;
+                fs::rename(temp, target)
             }
-            other => other.map_err(|error| StoreError::io("write", target, error))?,
+            other => other,
         }
+        .map_err(|error| StoreError::io("write", target, error))
+    }
+
+    pub(super) fn finish(&self, durability: Durability) -> Result<()> {
         match durability {
-            Durability::Batched => self.remember_unsynced(target),
-            Durability::Now => sync_names(target).map_err(|error| StoreError::io("sync", target, error))?,
+            Durability::Batched => Ok(()),
+            Durability::Now => self.sync(),
         }
-        Ok(())
     }
 
     fn remember_unsynced(&self, path: &Path) {
@@ -184,46 +200,37 @@ impl Store {
         }
     }
 
-    /// Makes all that was batched durable.
+    /// Makes all that was batched durable: a few files one by one, many with one call for the whole file system.
     pub fn sync(&self) -> Result<()> {
+        // What another thread took over is durable when it lets go.
+        let _one = lock(&self.syncing);
         let Unsynced { paths, overflow } = std::mem::take(&mut *lock(&self.unsynced));
         if overflow == Overflow::Yes {
             let root = File::open(&self.root).map_err(|error| StoreError::io("open", &self.root, error))?;
             return rustix::fs::syncfs(&root).map_err(|error| StoreError::io("sync", &self.root, error.into()));
         }
-        for path in paths {
-            match sync_file(&path) {
+        let mut folders = BTreeSet::new();
+        for path in &paths {
+            match sync_file(path) {
                 // Found damaged and moved away since.
                 Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
+            // The name, and that of its shelf, which may be new.
+            folders.extend(path.ancestors().skip(1).take(2).filter(|folder| folder.starts_with(&self.root)));
         }
-        Ok(())
-    }
-
-    /// Shows a tree as a folder of verified, read-only files that a step may read. `folder` must not exist.
-    pub fn link_tree(&self, tree: &Tree, folder: &Path) -> Result<()> {
-        self.lay_out(tree, folder, &mut |entry, target| {
-            self.check_content(entry.digest, entry.size_bytes).map_err(StoreError::Damaged)?;
-            let object = self.object_path(entry.digest);
-            // An executable cannot share its mode with the object; and a link can fail where the file system has none left.
-            if entry.mode == Mode::Plain && fs::hard_link(&object, target).is_ok() {
-                return Ok(());
-            }
-            fs::copy(&object, target).map_err(|error| StoreError::io("copy", &object, error))?;
-            set_mode(target, if entry.mode == Mode::Executable { 0o555 } else { 0o444 })
-        })
+        folders.into_iter().try_for_each(|folder| files::sync_folder(folder).map_err(|error| StoreError::io("sync", folder, error)))
     }
 
     /// Copies a tree to a folder of its own, hashed on the way. `folder` must not exist.
     pub fn copy_tree(&self, tree: &Tree, folder: &Path) -> Result<()> {
-        self.lay_out(tree, folder, &mut |entry, target| {
+        self.spread(tree, folder, &mut |entry, target| {
             self.copy_object(entry, target)?;
             set_mode(target, if entry.mode == Mode::Executable { 0o755 } else { 0o644 })
         })
     }
 
-    fn lay_out(&self, tree: &Tree, folder: &Path, each: &mut dyn FnMut(&Entry, &Path) -> Result<()>) -> Result<()> {
+    fn spread(&self, tree: &Tree, folder: &Path, each: &mut dyn FnMut(&Entry, &Path) -> Result<()>) -> Result<()> {
         fs::create_dir(folder).map_err(|error| StoreError::io("create", folder, error))?;
         let mut last = PathBuf::from(folder);
         for entry in tree.entries() {
@@ -238,24 +245,25 @@ impl Store {
     }
 
     fn copy_object(&self, entry: &Entry, target: &Path) -> Result<()> {
-        let object = entry.digest;
-        self.check_present(object, entry.size_bytes).map_err(StoreError::Damaged)?;
-        let unreadable = |error: io::Error| StoreError::Damaged(Damage::Unreadable { object, error: error.to_string() });
-        let mut from = File::open(self.object_path(object)).map_err(unreadable)?;
+        self.check_present(entry.digest, entry.size_bytes)?;
+        let mut from = self.open_object(entry.digest)?;
         let mut to = File::create_new(target).map_err(|error| StoreError::io("create", target, error))?;
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0u8; 1 << 16];
-        loop {
-            let n = from.read(&mut buffer).map_err(unreadable)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            to.write_all(&buffer[..n]).map_err(|error| StoreError::io("write", target, error))?;
-        }
-        match hasher.finish() {
-            found if found == object => Ok(()),
-            found => Err(StoreError::Damaged(Damage::Changed { object, found })),
+        self.expect(entry.digest, reading::pass(&mut from, Some(&mut to), &Cancel::default()), target)
+    }
+
+    pub(super) fn open_object(&self, object: Digest) -> Result<File> {
+        let path = self.object_path(object);
+        reading::open(&path).map_err(|error| unread(object, &path, error))
+    }
+
+    /// Whether what a copy of an object came to is the object.
+    pub(super) fn expect(&self, object: Digest, copied: std::result::Result<(Digest, u64), Broken>, target: &Path) -> Result<()> {
+        match copied {
+            Ok((found, _)) if found == object => Ok(()),
+            Ok((found, _)) => Err(StoreError::Damaged(Damage::Changed { object, found })),
+            Err(Broken::Reading(error)) => Err(unread(object, &self.object_path(object), error)),
+            Err(Broken::Writing(error)) => Err(StoreError::io("write", target, error)),
+            Err(Broken::Stopped) => Err(StoreError::Stopped),
         }
     }
 
@@ -264,9 +272,9 @@ impl Store {
         if size_bytes > limit_bytes {
             return Err(StoreError::refused(object.hex(), format!("is larger than {limit_bytes} bytes")));
         }
-        self.check_present(object, size_bytes).map_err(StoreError::Damaged)?;
+        self.check_present(object, size_bytes)?;
         let path = self.object_path(object);
-        let bytes = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let bytes = fs::read(&path).map_err(|error| unread(object, &path, error))?;
         match Digest::of(&bytes) {
             found if found == object => Ok(bytes),
             found => Err(StoreError::Damaged(Damage::Changed { object, found })),
@@ -275,29 +283,22 @@ impl Store {
 
     /// Writes a record or another small file of ours under a name of its own.
     pub(super) fn publish_bytes(&self, bytes: &[u8], target: &Path, durability: Durability) -> Result<()> {
-        let temp = self.session.fresh();
+        let session = self.session()?;
+        let temp = session.fresh();
         write_file(&temp, bytes)?;
-        self.publish(&temp, target, durability)
+        fs::set_permissions(&temp, session.rights.file()).map_err(|error| StoreError::io("change the mode of", &temp, error))?;
+        self.move_in(&temp, target)?;
+        self.remember_unsynced(target);
+        self.finish(durability)
     }
 }
 
-/// The files of a folder, relative to it; anything but files and folders is refused.
-pub(super) fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
-    files::walk(folder).map_err(|error| match error.kind() {
-        io::ErrorKind::Other if error.raw_os_error().is_none() => StoreError::refused(folder, format!("is refused: {error}")),
-        _ => StoreError::io("read", folder, error),
-    })
-}
-
-pub(super) fn utf8(path: &Path) -> Result<String> {
-    match path.to_str() {
-        Some(text) => Ok(text.to_string()),
-        None => Err(StoreError::refused(path, "has a name that is not UTF-8")),
+/// An object that is not there is damage; why it could not be read otherwise is not known.
+fn unread(object: Digest, path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Damaged(Damage::Missing { object }),
+        _ => StoreError::io("read", path, error),
     }
-}
-
-pub(super) fn mode_of(meta: &fs::Metadata) -> Mode {
-    if meta.permissions().mode() & 0o111 == 0 { Mode::Plain } else { Mode::Executable }
 }
 
 pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -317,11 +318,6 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Makes a new name durable, and that of its shelf, which may be new, too.
-fn sync_names(path: &Path) -> io::Result<()> {
-    path.ancestors().skip(1).take(2).try_for_each(files::sync_folder)
-}
-
 fn sync_file(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|error| StoreError::io("open", path, error))?;
     file.sync_all().map_err(|error| StoreError::io("sync", path, error))
@@ -329,6 +325,8 @@ fn sync_file(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::damage;
+    use super::super::layout::Share;
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -344,45 +342,27 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_goes_in_and_comes_out_again() {
-        let (space, store) = store();
-        let out = space.path().join("out");
-        fs::create_dir_all(out.join("a/b")).unwrap();
-        fs::create_dir_all(out.join("empty")).unwrap();
-        fs::write(out.join("a/b/run"), "#!").unwrap();
-        set_mode(&out.join("a/b/run"), 0o755).unwrap();
-        fs::write(out.join("x"), "same").unwrap();
-        fs::write(out.join("y"), "same").unwrap();
-        let tree = store.ingest(&out, Durability::Now).unwrap();
-        let listed: Vec<_> = tree.entries().iter().map(|e| (e.path.as_str(), e.mode)).collect();
-        assert_eq!(listed, [("a/b/run", Mode::Executable), ("x", Mode::Plain), ("y", Mode::Plain)]);
-        let mode = fs::metadata(store.object_path(tree.entries()[1].digest)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o444);
-        for (folder, run) in [("linked", 0o555), ("copied", 0o755)] {
-            let to = space.path().join(folder);
-            if folder == "linked" { store.link_tree(&tree, &to) } else { store.copy_tree(&tree, &to) }.unwrap();
-            assert_eq!(fs::read(to.join("y")).unwrap(), b"same");
-            assert_eq!(fs::metadata(to.join("a/b/run")).unwrap().permissions().mode() & 0o7777, run);
-        }
-    }
-
-    #[test]
     fn damage_is_told_apart_and_a_write_repairs_it() {
         let (space, store) = store();
         let object = store.put(b"content", Durability::Batched).unwrap();
         scribble(&store, object, b"c0ntent");
-        let damage = store.check_content(object, 7).unwrap_err();
+        let check = |size_bytes| damage(store.check_content(object, size_bytes)).unwrap();
+        let present = || damage(store.check_present(object, 7)).unwrap();
+        let damage = check(7).unwrap();
         assert_eq!(damage, Damage::Changed { object, found: Digest::of(b"c0ntent") });
-        assert_eq!(store.check_present(object, 7), Ok(()));
+        assert_eq!(present().as_ref(), Some(&damage), "its time says that it was touched");
         let tree = Tree::new(vec![Entry { path: "f".into(), digest: object, size_bytes: 7, mode: Mode::Plain }]).unwrap();
         assert!(matches!(store.copy_tree(&tree, &space.path().join("copy")), Err(StoreError::Damaged(_))));
-        assert!(matches!(store.link_tree(&tree, &space.path().join("link")), Err(StoreError::Damaged(_))));
+        for share in [Share::Linked, Share::Private] {
+            let to = space.path().join(format!("{share:?}"));
+            assert!(matches!(store.lay_out(&tree, &to, share, &Cancel::default()), Err(StoreError::Damaged(_))));
+        }
         store.put(b"content", Durability::Batched).unwrap();
-        assert_eq!(store.check_content(object, 7), Ok(()));
+        assert_eq!(check(7), None);
         scribble(&store, object, b"cont");
-        assert!(matches!(store.check_present(object, 7), Err(Damage::Cut { found_bytes: 4, .. })));
+        assert!(matches!(present(), Some(Damage::Cut { found_bytes: 4, .. })));
         store.quarantine(&damage);
-        assert_eq!(store.check_content(object, 7), Err(Damage::Missing { object }));
+        assert_eq!(check(7), Some(Damage::Missing { object }));
         store.sync().unwrap();
     }
 
@@ -390,7 +370,7 @@ mod tests {
     fn a_full_disk_is_told_and_leaves_nothing_behind() {
         let (_space, store) = store();
         // The next temporary file is a device that is always full.
-        let next = store.session.fresh();
+        let next = store.session().unwrap().fresh();
         let number: u64 = next.file_name().unwrap().to_str().unwrap().parse().unwrap();
         let temp = next.with_file_name((number + 1).to_string());
         std::os::unix::fs::symlink("/dev/full", &temp).unwrap();
@@ -403,32 +383,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_name_of_an_output_is_no_way_into_the_store() {
-        let (space, store) = store();
-        let out = space.path().join("out");
-        fs::create_dir(&out).unwrap();
-        fs::write(out.join("f"), "before").unwrap();
-        fs::hard_link(out.join("f"), space.path().join("backdoor")).unwrap();
-        let tree = store.ingest(&out, Durability::Batched).unwrap();
-        fs::write(space.path().join("backdoor"), "after!").unwrap();
-        assert_eq!(store.check_content(tree.entries()[0].digest, 6), Ok(()));
-        assert_eq!(fs::read(store.object_path(tree.entries()[0].digest)).unwrap(), b"before");
-    }
-
-    #[test]
-    fn links_and_special_files_are_refused() {
-        let (space, store) = store();
-        for name in ["link", "pipe", "dangling"] {
-            let out = space.path().join(name);
-            fs::create_dir(&out).unwrap();
-            let path = out.join(name);
-            match name {
-                "pipe" => rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap(),
-                "link" => std::os::unix::fs::symlink("/etc/hosts", &path).unwrap(),
-                _ => std::os::unix::fs::symlink("/nowhere", &path).unwrap(),
-            }
-            assert!(matches!(store.ingest(&out, Durability::Batched), Err(StoreError::Refused { .. })), "{name}");
-        }
+    fn an_object_that_was_touched_is_read_again_and_gets_its_time_back() {
+        let (_space, store) = store();
+        let object = store.put(b"content", Durability::Batched).unwrap();
+        let path = store.object_path(object);
+        let time = || fs::metadata(&path).unwrap().mtime();
+        assert_eq!(time(), FIXED_TIME.tv_sec);
+        scribble(&store, object, b"content");
+        assert_ne!(time(), FIXED_TIME.tv_sec);
+        store.check_present(object, 7).unwrap();
+        assert_eq!(time(), FIXED_TIME.tv_sec);
     }
 
     #[test]

@@ -1,51 +1,31 @@
-//! Digests of files that have not been touched since they were hashed, so that a no-op build reads no data. A guess is never made: a file whose time
-//! stamp is so young that a later write could carry the same one is hashed again ("racy" in git's words).
+//! Digests of files that have not been touched since they were hashed, so that a no-op build reads no data. A guess is never made: what a stamp
+//! does not prove ([`Stamp::proving`]) is hashed again each time.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::Digest;
+use crate::base::{Digest, clock};
 
 use super::Store;
 use super::error::Result;
 use super::object::Durability;
-use super::session::stamp_ns;
+use super::reading;
+use super::stamp::{Facts, Stamp};
+use super::tree::Mode;
 
-const FORMAT: &str = "slmops sources 1";
-
-/// The coarsest clock of a file system in use (FAT).
-const GRANULARITY_NS: i128 = 2_000_000_000;
+const FORMAT: &str = "slmops sources 2";
 
 /// Above this, entries that the last build did not use are dropped.
 const MAX_IDLE_ENTRIES: usize = 65_536;
 
-/// What the file system says of a file without reading it.
+/// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileContent {
+    pub digest: Digest,
     pub size_bytes: u64,
-    pub mtime_ns: i128,
-    pub ctime_ns: i128,
-    pub inode: u64,
-    pub device: u64,
-}
-
-impl Stamp {
-    pub fn of(meta: &Metadata) -> Stamp {
-        Stamp {
-            size_bytes: meta.len(),
-            mtime_ns: stamp_ns(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: stamp_ns(meta.ctime(), meta.ctime_nsec()),
-            inode: meta.ino(),
-            device: meta.dev(),
-        }
-    }
-
-    /// Whether any write after `now_ns` (before the file was read) would show in the stamp.
-    pub fn is_settled(&self, now_ns: i128) -> bool {
-        self.mtime_ns.max(self.ctime_ns) + GRANULARITY_NS < now_ns
-    }
+    pub mode: Mode,
 }
 
 #[derive(Debug)]
@@ -53,6 +33,8 @@ pub struct StatCache {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
     state: State,
+    /// From before any file was read.
+    now_ns: i128,
 }
 
 #[derive(Debug)]
@@ -75,14 +57,39 @@ enum State {
 }
 
 impl StatCache {
-    /// A list that is missing, corrupt or of another version is an empty one.
+    /// A list that is missing, corrupt, of another version, from before the machine's last start or from the future is an empty one.
     pub fn load(store: &Store) -> StatCache {
         let path = store.root().join("stamps");
-        let entries = fs::read_to_string(&path).ok().and_then(|text| parse(&text)).unwrap_or_default();
-        StatCache { path, entries, state: State::AsOnDisk }
+        let now_ns = clock::now_ns();
+        let entries = fs::read_to_string(&path).ok().and_then(|text| parse(&text, now_ns)).unwrap_or_default();
+        StatCache { path, entries, state: State::AsOnDisk, now_ns }
     }
 
-    pub fn get(&mut self, path: &Path, stamp: &Stamp) -> Option<Digest> {
+    /// What a regular file holds. It is read unless it is known and was not touched. A link is refused.
+    pub fn content(&mut self, path: &Path) -> io::Result<FileContent> {
+        let facts = Facts::at(path)?;
+        if !facts.is_file {
+            return Err(io::Error::other(format!("`{}` is not a regular file", path.display())));
+        }
+        if let Some(digest) = self.known(path, &facts.stamp) {
+            return Ok(FileContent { digest, size_bytes: facts.stamp.size_bytes, mode: Mode::of(facts.mode) });
+        }
+        let mut file = reading::open(path)?;
+        let mode = Mode::of(Facts::of_open(&file)?.mode);
+        let proof = Stamp::proving(&file, self.now_ns);
+        let (digest, size_bytes) = reading::digest(&mut file)?;
+        let proof = proof.filter(|stamp| stamp.size_bytes == size_bytes && Facts::of_open(&file).is_ok_and(|now| now.stamp == *stamp));
+        match (proof, path.to_str()) {
+            (Some(stamp), Some(path)) if !path.contains('\n') => {
+                self.entries.insert(path.to_string(), Entry { stamp, digest, use_: Use::Used });
+                self.state = State::Changed;
+            }
+            _ => {}
+        }
+        Ok(FileContent { digest, size_bytes, mode })
+    }
+
+    fn known(&mut self, path: &Path, stamp: &Stamp) -> Option<Digest> {
         let entry = self.entries.get_mut(path.to_str()?)?;
         if entry.stamp != *stamp {
             return None;
@@ -91,55 +98,56 @@ impl StatCache {
         Some(entry.digest)
     }
 
-    /// Remembers a digest. The stamp was taken before the file was read, and found settled then.
-    pub fn insert(&mut self, path: &Path, stamp: Stamp, digest: Digest) {
-        let Some(path) = path.to_str().filter(|path| !path.contains('\n')) else { return };
-        self.entries.insert(path.to_string(), Entry { stamp, digest, use_: Use::Used });
-        self.state = State::Changed;
-    }
-
-    /// Writes the list if it changed.
+    /// Writes the list if it changed and the store can be written to.
     pub fn save(&mut self, store: &Store) -> Result<()> {
-        if self.state == State::AsOnDisk {
+        let Some(boot) = clock::boot_id() else { return Ok(()) };
+        if self.state == State::AsOnDisk || store.is_read_only() {
             return Ok(());
         }
         if self.entries.values().filter(|entry| entry.use_ == Use::Idle).count() > MAX_IDLE_ENTRIES {
             self.entries.retain(|_, entry| entry.use_ == Use::Used);
         }
-        store.publish_bytes(encode(&self.entries).as_bytes(), &self.path, Durability::Batched)?;
+        store.publish_bytes(encode(&self.entries, &boot, self.now_ns).as_bytes(), &self.path, Durability::Batched)?;
         self.state = State::AsOnDisk;
         Ok(())
     }
 }
 
-fn encode(entries: &BTreeMap<String, Entry>) -> String {
-    let mut text = format!("{FORMAT}\n");
+fn encode(entries: &BTreeMap<String, Entry>, boot: &str, now_ns: i128) -> String {
+    let mut text = format!("{FORMAT}\nsince {boot} {now_ns}\n");
     for (path, Entry { stamp, digest, .. }) in entries {
-        let Stamp { size_bytes, mtime_ns, ctime_ns, inode, device } = stamp;
-        text.push_str(&format!("{digest} {size_bytes} {mtime_ns} {ctime_ns} {inode} {device} {path}\n"));
+        let Stamp { size_bytes, mtime_ns, ctime_ns, inode, device: (major, minor), mount } = stamp;
+        text.push_str(&format!("{digest} {size_bytes} {mtime_ns} {ctime_ns} {inode} {major} {minor} {mount} {path}\n"));
     }
     let checksum = Digest::of(text.as_bytes());
     text.push_str(&format!("checksum {checksum}\n"));
     text
 }
 
-fn parse(text: &str) -> Option<BTreeMap<String, Entry>> {
+fn parse(text: &str, now_ns: i128) -> Option<BTreeMap<String, Entry>> {
     let (body, checksum) = text.split_at(text.rfind("checksum ")?);
     if checksum != format!("checksum {}\n", Digest::of(body.as_bytes())) {
         return None;
     }
-    body.strip_prefix(FORMAT)?.strip_prefix('\n')?.lines().map(parse_entry).collect()
+    let (since, entries) = body.strip_prefix(FORMAT)?.strip_prefix("\nsince ")?.split_once('\n')?;
+    let (boot, written_ns) = since.split_once(' ')?;
+    // Mounts are numbered from the machine's start. A clock that was set back may stamp a new write like an old one.
+    if clock::boot_id().as_deref() != Some(boot) || written_ns.parse::<i128>().ok()? > now_ns {
+        return None;
+    }
+    entries.lines().map(parse_entry).collect()
 }
 
 fn parse_entry(line: &str) -> Option<(String, Entry)> {
-    let mut parts = line.splitn(7, ' ');
+    let mut parts = line.splitn(9, ' ');
     let digest = parts.next()?.parse().ok()?;
     let stamp = Stamp {
         size_bytes: parts.next()?.parse().ok()?,
         mtime_ns: parts.next()?.parse().ok()?,
         ctime_ns: parts.next()?.parse().ok()?,
         inode: parts.next()?.parse().ok()?,
-        device: parts.next()?.parse().ok()?,
+        device: (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?),
+        mount: parts.next()?.parse().ok()?,
     };
     Some((parts.next()?.to_string(), Entry { stamp, digest, use_: Use::Idle }))
 }
@@ -152,26 +160,32 @@ mod tests {
     fn it_remembers_untouched_files_and_a_corrupt_list_is_ignored() {
         let space = tempfile::tempdir().unwrap();
         let store = Store::open(space.path()).unwrap();
-        let stamp = Stamp { size_bytes: 1, mtime_ns: -5, ctime_ns: 3, inode: 4, device: 5 };
+        let stamp = Stamp { size_bytes: 1, mtime_ns: -5, ctime_ns: 3, inode: 4, device: (5, 6), mount: 7 };
         let path = Path::new("/data/a file");
         let mut cache = StatCache::load(&store);
-        cache.insert(path, stamp, Digest::of(b"x"));
+        cache.entries.insert("/data/a file".to_string(), Entry { stamp, digest: Digest::of(b"x"), use_: Use::Used });
+        cache.state = State::Changed;
         cache.save(&store).unwrap();
         let mut again = StatCache::load(&store);
-        assert_eq!(again.get(path, &stamp), Some(Digest::of(b"x")));
-        assert_eq!(again.get(path, &Stamp { inode: 9, ..stamp }), None);
-        assert_eq!(again.get(path, &Stamp { ctime_ns: 4, ..stamp }), None);
+        assert_eq!(again.known(path, &stamp), Some(Digest::of(b"x")));
+        for other in
+            [Stamp { inode: 9, ..stamp }, Stamp { ctime_ns: 4, ..stamp }, Stamp { mount: 8, ..stamp }, Stamp { device: (5, 7), ..stamp }]
+        {
+            assert_eq!(again.known(path, &other), None);
+        }
         let text = fs::read_to_string(space.path().join("stamps")).unwrap();
-        for broken in [text.replace("sources 1", "sources 2"), text.replace(" 4 5 ", " 4 6 "), text[..40].to_string()] {
+        for broken in [text.replace("sources 2", "sources 1"), text.replace(" 4 5 ", " 4 6 "), text[..40].to_string()] {
             fs::write(space.path().join("stamps"), broken).unwrap();
-            assert_eq!(StatCache::load(&store).get(path, &stamp), None);
+            assert_eq!(StatCache::load(&store).known(path, &stamp), None);
         }
     }
 
     #[test]
-    fn a_young_stamp_is_not_trusted() {
-        let stamp = Stamp { size_bytes: 1, mtime_ns: 10, ctime_ns: 1_000_000_000, inode: 4, device: 5 };
-        assert!(!stamp.is_settled(3_000_000_000));
-        assert!(stamp.is_settled(3_000_000_001));
+    fn a_list_of_another_start_or_from_the_future_is_ignored() {
+        let entries = BTreeMap::new();
+        let boot = clock::boot_id().unwrap();
+        assert!(parse(&encode(&entries, &boot, 5), 5).is_some());
+        assert!(parse(&encode(&entries, &boot, 6), 5).is_none());
+        assert!(parse(&encode(&entries, "another", 5), 5).is_none());
     }
 }

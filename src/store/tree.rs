@@ -1,9 +1,7 @@
 //! A folder as a canonical list: sorted paths, each with its content's digest, size and whether it may be executed. The digest of the list names
 //! the folder, so renaming, swapping or `chmod +x` change it. Empty folders, owners and times are not part of it.
 
-use std::collections::BTreeSet;
-
-use crate::base::Digest;
+use crate::base::{Digest, Hasher};
 
 use super::error::{Result, StoreError};
 
@@ -16,6 +14,13 @@ pub const MAX_ENTRIES: usize = 4_000_000;
 pub enum Mode {
     Plain,
     Executable,
+}
+
+impl Mode {
+    /// From the bits of `stat`: executable if anybody may execute it.
+    pub fn of(bits: u32) -> Mode {
+        if bits & 0o111 == 0 { Mode::Plain } else { Mode::Executable }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +47,10 @@ impl Tree {
     }
 
     fn of_checked(entries: Vec<Entry>) -> Tree {
-        let digest = Digest::of(encode(&entries).as_bytes());
-        Tree { entries, digest }
+        // A list of a million files is long: it is hashed as it is made.
+        let mut hasher = Hasher::new();
+        write(&entries, |text| hasher.update(text.as_bytes()));
+        Tree { entries, digest: hasher.finish() }
     }
 
     pub fn entries(&self) -> &[Entry] {
@@ -86,16 +93,21 @@ impl Tree {
 
 fn encode(entries: &[Entry]) -> String {
     let mut text = String::with_capacity(16 + entries.len() * 96);
-    text.push_str(FORMAT);
-    text.push('\n');
+    write(entries, |line| text.push_str(line));
+    text
+}
+
+/// The list, line by line.
+fn write(entries: &[Entry], mut line: impl FnMut(&str)) {
+    line(FORMAT);
+    line("\n");
     for Entry { path, digest, size_bytes, mode } in entries {
         let mode = match mode {
             Mode::Plain => '-',
             Mode::Executable => 'x',
         };
-        text.push_str(&format!("{mode} {digest} {size_bytes} {path}\n"));
+        line(&format!("{mode} {digest} {size_bytes} {path}\n"));
     }
-    text
 }
 
 fn parse_entry(line: &str) -> Option<Entry> {
@@ -110,14 +122,13 @@ fn parse_entry(line: &str) -> Option<Entry> {
     Some(Entry { path: parts.next()?.to_string(), digest, size_bytes, mode })
 }
 
-/// Paths must be relative, plain, distinct, and none may be both a file and a folder.
+/// Paths, which are sorted, must be relative, plain, distinct, and none may be both a file and a folder.
 fn check(entries: &[Entry]) -> Result<()> {
     if entries.len() > MAX_ENTRIES {
         return Err(StoreError::refused("", format!("holds more than {MAX_ENTRIES} files")));
     }
     let refuse = |path: &str, why: &str| Err(StoreError::refused(path, why));
-    let mut files = BTreeSet::new();
-    for entry in entries {
+    for (index, entry) in entries.iter().enumerate() {
         let path = entry.path.as_str();
         if path.chars().any(char::is_control) {
             return refuse(path, "has a control character in its name");
@@ -125,14 +136,20 @@ fn check(entries: &[Entry]) -> Result<()> {
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return refuse(path, "is not a plain relative path");
         }
-        if !files.insert(path) {
+        if index > 0 && entries[index - 1].path == path {
             return refuse(path, "is listed twice");
         }
     }
+    let mut last = None;
     for entry in entries {
         let mut folder = entry.path.as_str();
+        // Most files follow one of the same folder.
+        let inside = folder.rsplit_once('/').map(|(parent, _)| parent);
+        if last.replace(inside) == Some(inside) {
+            continue;
+        }
         while let Some((parent, _)) = folder.rsplit_once('/') {
-            if files.contains(parent) {
+            if entries.binary_search_by(|other| other.path.as_str().cmp(parent)).is_ok() {
                 return refuse(parent, "is both a file and a folder");
             }
             folder = parent;

@@ -1,12 +1,14 @@
 //! Reading all of the store: what is damaged, and how much there is.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::base::{Digest, files};
 
 use super::Store;
-use super::error::{Damage, Result, StoreError};
+use super::error::{Damage, Result, StoreError, damage};
+use super::reading;
 
 /// What a full check came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Audit {
     pub actions: u64,
     /// Each is in quarantine now: the next build makes it again.
     pub damages: Vec<Damage>,
+    /// What could not be looked at, and why. It stays where it is.
+    pub unread: Vec<String>,
 }
 
 /// How much is in the store.
@@ -38,26 +42,32 @@ impl Store {
         for (object, size_bytes) in self.listed("objects")? {
             audit.objects += 1;
             audit.object_bytes += size_bytes;
-            match Digest::of_file(&self.object_path(object)) {
+            let path = self.object_path(object);
+            match reading::open(&path).and_then(|mut file| reading::digest(&mut file)) {
                 Ok((found, _)) if found == object => {}
                 Ok((found, _)) => audit.damages.push(Damage::Changed { object, found }),
                 // Another process has just found it damaged, too.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => audit.damages.push(Damage::Unreadable { object, error: error.to_string() }),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => audit.unread.push(StoreError::io("read", &path, error).to_string()),
             }
             progress(audit.object_bytes);
         }
         audit.damages.iter().for_each(|damage| self.quarantine(damage));
         for (key, _) in self.listed("actions")? {
             audit.actions += 1;
-            match self.read_record(key)? {
-                Ok(None) => {}
-                Ok(Some(record)) => {
-                    let missing = record.objects().find_map(|(object, size_bytes)| self.check_present(object, size_bytes).err());
-                    // One damaged object is one finding, however many records name it.
-                    audit.damages.extend(missing.filter(|damage| !is_known(&audit.damages, damage)));
+            match self.read_record(key) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(record))) => {
+                    let checked = |(object, size_bytes)| damage(self.check_present(object, size_bytes)).transpose();
+                    match record.objects().find_map(checked) {
+                        // One damaged object is one finding, however many records name it.
+                        Some(Ok(damage)) if !is_known(&audit.damages, &damage) => audit.damages.push(damage),
+                        Some(Err(error)) => audit.unread.push(error.to_string()),
+                        _ => {}
+                    }
                 }
-                Err(damage) => audit.damages.push(damage),
+                Ok(Err(damage)) => audit.damages.push(damage),
+                Err(error) => audit.unread.push(error.to_string()),
             }
         }
         audit.damages.iter().for_each(|damage| self.quarantine(damage));
@@ -68,7 +78,7 @@ impl Store {
         let sum = |list: &[(Digest, u64)]| (list.len() as u64, list.iter().map(|(_, size)| size).sum());
         let (objects, object_bytes) = sum(&self.listed("objects")?);
         let (actions, action_bytes) = sum(&self.listed("actions")?);
-        let checkpoints = self.names("partial")?;
+        let checkpoints = self.checkpoints()?;
         let checkpoint_bytes = checkpoints.iter().map(|name| folder_bytes(&self.root().join("partial").join(name))).sum();
         Ok(Contents {
             objects,
@@ -77,7 +87,7 @@ impl Store {
             action_bytes,
             checkpoints: checkpoints.len() as u64,
             checkpoint_bytes,
-            quarantined: self.names("quarantine")?.len() as u64,
+            quarantined: self.quarantined()?.len() as u64,
             projects: self.projects()?.len() as u64,
         })
     }
@@ -88,18 +98,37 @@ impl Store {
         for shelf in self.names(folder)? {
             for name in self.names(&format!("{folder}/{shelf}"))? {
                 let Ok(digest) = name.parse::<Digest>() else { continue };
-                let Ok(meta) = fs::symlink_metadata(self.shelf(folder, digest)) else { continue };
-                found.push((digest, meta.len()));
+                let path = self.shelf(folder, digest);
+                match fs::symlink_metadata(&path) {
+                    Ok(meta) => found.push((digest, meta.len())),
+                    // On another shelf than its own, or gone meanwhile.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(StoreError::io("read", &path, error)),
+                }
             }
         }
         Ok(found)
     }
 
+    /// Names in `partial` that are ours.
+    pub(super) fn checkpoints(&self) -> Result<Vec<String>> {
+        Ok(self.names("partial")?.into_iter().filter(|name| name.parse::<Digest>().is_ok()).collect())
+    }
+
+    /// Names in `quarantine` that are ours.
+    pub(super) fn quarantined(&self) -> Result<Vec<String>> {
+        let is_ours = |name: &String| {
+            let digest = name.strip_prefix("object-").or(name.strip_prefix("action-"));
+            digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
+        };
+        Ok(self.names("quarantine")?.into_iter().filter(is_ours).collect())
+    }
+
     pub(super) fn names(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.root().join(folder);
         let names = match files::names(&path) {
-            // A stray file on the shelves.
-            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Vec::new(),
+            // A stray file on the shelves, or a store that was never written to.
+            Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => Vec::new(),
             other => other.map_err(|error| StoreError::io("read", &path, error))?,
         };
         Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
@@ -108,9 +137,7 @@ impl Store {
 
 fn is_known(damages: &[Damage], new: &Damage) -> bool {
     let object = |damage: &Damage| match damage {
-        Damage::Missing { object } | Damage::Cut { object, .. } | Damage::Changed { object, .. } | Damage::Unreadable { object, .. } => {
-            Some(*object)
-        }
+        Damage::Missing { object } | Damage::Cut { object, .. } | Damage::Changed { object, .. } => Some(*object),
         Damage::Record { .. } => None,
     };
     damages.iter().any(|damage| object(damage).is_some() && object(damage) == object(new))

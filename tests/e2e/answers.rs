@@ -173,7 +173,7 @@ fn mistakes_point_into_the_manifest() {
         "regex = \"(on|off\"",
         "`json_schema_valid` needs something to hold answers against",
         "`perplexity` is not a metric of multiple choice, as `acc` is",
-        "`doc_to_text` cannot be used: syntax error",
+        "`doc_to_text` cannot be used: unexpected end of input",
         "there is nothing to take examples from",
         "did you mean `json_schema`?",
     ]);

@@ -17,7 +17,7 @@ fn the_first_project_builds_into_a_bundle_that_passes() {
     assert!(space.slmops(&["log", "tiny"]).success().out.contains("loss"));
     space.slmops(&["out", "small@Q8_0", "q8"]).success();
     assert!(space.join("q8/model.gguf").is_file());
-    space.slmops(&["out", "small@Q8_0", "q8"]).fails_with(2).says(&["already there"]);
+    space.slmops(&["out", "small@Q8_0", "q8"]).fails_with(2).says(&["`q8` already exists"]);
     space.slmops(&["init"]).fails_with(2).says(&["already there"]);
 }
 

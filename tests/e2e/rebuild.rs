@@ -93,7 +93,7 @@ fn a_bundle_that_was_renamed_leaves_no_old_copy() {
 fn what_is_not_a_bundle_is_not_written_over() {
     let space = Space::with_project();
     space.write("dist/lights-0.1.0-switch/important", "mine");
-    space.slmops(&["build"]).fails_with(2).says(&["not a bundle"]);
+    space.slmops(&["build"]).fails_with(2).says(&["was not delivered by slmops", "move it away or delete it"]);
     assert_eq!(space.read("dist/lights-0.1.0-switch/important"), "mine");
 }
 

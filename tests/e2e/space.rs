@@ -82,6 +82,10 @@ impl Space {
         let mut bundles = Vec::new();
         for name in slmops::base::files::names(&self.join("dist")).unwrap_or_default() {
             let name = name.to_string_lossy().into_owned();
+            // The lock and the record of what was delivered.
+            if name.starts_with('.') {
+                continue;
+            }
             let ran = self.slmops(&["verify", &format!("dist/{name}")]);
             bundles.push((name, ran.success().out.trim().to_string()));
         }

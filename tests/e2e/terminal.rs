@@ -12,7 +12,7 @@ fn the_live_view_shows_each_step_and_ends_with_the_table() {
     command.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm").env("HOME", space.path());
     let ran = Ran::of(command);
     ran.success();
-    for text in ["✓", "tiny", "steps", "left", "14 built in", "critical path", "dist/lights-0.1.0-switch"] {
+    for text in ["✓", "tiny", "steps", "left", "15 built in", "critical path", "dist/lights-0.1.0-switch"] {
         assert!(ran.out.contains(text), "no `{text}` in\n{}", ran.out);
     }
 }

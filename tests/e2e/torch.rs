@@ -97,6 +97,7 @@ fn trained(config: &Config, settings: &Training, learns: Learns, examples: &[Exa
         checkpoint: folder.join("checkpoint"),
         cancel: Cancel::default(),
         threads: 2,
+        now: None,
         listener: &Silent,
     };
     let mut objective = NextToken { vocab_size: config.vocab_size };

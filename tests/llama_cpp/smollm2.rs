@@ -32,7 +32,10 @@ const QUESTIONS: &[&str] = &[
 /// In the model's own chat format, with its special tokens.
 fn asked(model: &Model<Stored>, question: &str) -> String {
     let messages = [slmops::model::Message::user(question)];
-    model.chat.render(&messages, slmops::model::chat::Ending::AwaitsAnswer, &model.tokenizer).expect("a prompt")
+    model
+        .chat
+        .render(&slmops::model::Conversation::of(messages.to_vec()), slmops::model::chat::Ending::AwaitsAnswer, &model.tokenizer)
+        .expect("a prompt")
 }
 
 #[test]

@@ -89,6 +89,13 @@ debian_packages() {
     apt-get update -q && apt-get install -q -y --no-install-recommends qemu-user-static skopeo openssl git
 }
 
+# What puts faults into real runs: tests/trust.
+fault_tools() {
+    command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null && command -v losetup >/dev/null && command -v mount >/dev/null &&
+        command -v gcc >/dev/null && [ -e "$(gcc -print-file-name=libc.a)" ] && return 0
+    apt-get update -q && apt-get install -q -y --no-install-recommends strace e2fsprogs util-linux mount gcc libc6-dev
+}
+
 # Debian's compiler has a standard library for aarch64; rustup's has only this machine's.
 aarch64() {
     [ -d /usr/lib/rustlib/aarch64-unknown-linux-gnu ] && command -v aarch64-linux-gnu-gcc >/dev/null && return 0
@@ -104,5 +111,6 @@ try "transformers on torch (PyPI)" transformers
 try "peft (PyPI)" peft
 try "LiteRT (PyPI, ai-edge-litert)" litert
 try "qemu-user-static, skopeo, openssl and git (Debian)" debian_packages
+try "strace, e2fsprogs and util-linux (Debian)" fault_tools
 try "a compiler for aarch64 (Debian)" aarch64
 exit 0

@@ -193,17 +193,22 @@ def quantize(path, out, type_, imatrix=None):
 
 
 class Session:
-    """A model on one thread with room for 2048 tokens."""
+    """A model on one thread with room for 2048 tokens; a plain one has room for 256 and keeps keys and values as they are, in F32."""
 
-    def __init__(self, path):
+    def __init__(self, path, plain=False):
         self.lib = lib = llama()
         self.model = declare(lib, "llama_model_load_from_file", pointer, ctypes.c_char_p, Opaque)(
             path.encode(), declare(lib, "llama_model_default_params", Opaque)())
         if not self.model:
             sys.exit(f"llama.cpp refuses {path}")
         params = declare(lib, "llama_context_default_params", Opaque)()
-        for index, value in enumerate([2048, 2048, 2048]):
+        for index, value in enumerate([256] * 3 if plain else [2048] * 3):
             params.set_i32(index, value)
+        if plain:
+            # flash_attn_type off; type_k and type_v, which are F16 by default and must be found as such.
+            kinds = (ctypes.c_int32 * 128).from_buffer(params)
+            assert (kinds[13], kinds[26], kinds[27]) == (-1, 1, 1), "llama_context_params has moved"
+            kinds[13], kinds[26], kinds[27] = 0, 0, 0
         self.context = declare(lib, "llama_init_from_model", pointer, pointer, Opaque)(self.model, params)
         declare(lib, "llama_set_n_threads", None, pointer, ctypes.c_int32, ctypes.c_int32)(self.context, 1, 1)
         self.memory = declare(lib, "llama_get_memory", pointer, pointer)(self.context)

@@ -10,7 +10,7 @@ use slmops::source::Fetch;
 use crate::server::{Answer, Asked, Server};
 use crate::space::{Space, files, noise, sha256};
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(folder).args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]).args(arguments);
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
@@ -19,7 +19,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_string()
 }
 
-fn commit(folder: &Path, files: &[(&str, &[u8])]) -> String {
+pub fn commit(folder: &Path, files: &[(&str, &[u8])]) -> String {
     for (name, bytes) in files {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -30,7 +30,7 @@ fn commit(folder: &Path, files: &[(&str, &[u8])]) -> String {
     git(folder, &["rev-parse", "HEAD"])
 }
 
-fn repository(space: &Space) -> PathBuf {
+pub fn repository(space: &Space) -> PathBuf {
     let folder = space.path().join("origin/data.git");
     fs::create_dir_all(&folder).unwrap();
     git(&folder, &["init", "-q", "-b", "main"]);
@@ -38,7 +38,7 @@ fn repository(space: &Space) -> PathBuf {
 }
 
 /// What git itself answers.
-fn backend(root: &Path, asked: &Asked) -> Answer {
+pub fn backend(root: &Path, asked: &Asked) -> Answer {
     let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     let mut command = Command::new("git");
     command
@@ -127,9 +127,32 @@ fn a_store_of_an_older_version_takes_in_what_is_fetched() {
     commit(&folder, &[("x", b"one")]);
     let server = served(&space);
     space.manifest(&format!("{{ git = \"{}/data.git\" }}", server.url));
-    space.write("cache/sources", "what was remembered of local files\n");
+    space.write("cache/sources", "slmops sources 1\nwhat was remembered of local files\n");
     space.lock().unwrap();
     assert_eq!(fs::read_to_string(space.fetched().join("x")).unwrap(), "one");
+}
+
+/// A killed fetch leaves git's own lock files; they must not refuse every later one.
+#[test]
+fn locks_of_a_killed_fetch_do_not_stay() {
+    let space = Space::new("{ path = \"slmops.toml\" }");
+    let folder = repository(&space);
+    commit(&folder, &[("x", b"one")]);
+    space.manifest(&format!("{{ git = \"{}\", branch = \"main\" }}", folder.display()));
+    space.lock().unwrap();
+    let mirrors = space.path().join("cache/sources/git");
+    let mirror = mirrors.join(&slmops::base::files::names(&mirrors).unwrap()[0]);
+    let locks = ["HEAD.lock", "FETCH_HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "refs/slmops/head.lock"];
+    for name in locks {
+        fs::write(mirror.join(name), "").unwrap();
+    }
+    fs::create_dir_all(space.path().join("cache/sources/blobs")).unwrap();
+    fs::write(space.path().join("cache/sources/blobs/.blob-cut"), "o").unwrap();
+    let second = commit(&folder, &[("x", b"two")]);
+    assert_eq!(space.lock().unwrap().sources["a"].rev, second);
+    assert_eq!(fs::read_to_string(space.fetched().join("x")).unwrap(), "two");
+    assert!(locks.iter().all(|name| !mirror.join(name).exists()));
+    assert!(!space.path().join("cache/sources/blobs/.blob-cut").exists());
 }
 
 #[test]
@@ -158,7 +181,7 @@ fn one_commit_comes_without_its_history() {
     assert!(has(&second));
 }
 
-fn pointer(bytes: &[u8]) -> Vec<u8> {
+pub fn pointer(bytes: &[u8]) -> Vec<u8> {
     format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n", sha256(bytes), bytes.len()).into_bytes()
 }
 

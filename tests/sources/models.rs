@@ -3,7 +3,7 @@
 use std::fs;
 
 use slmops::manifest::Lock;
-use slmops::source::{Fetch, Secret};
+use slmops::source::{Fetch, Token};
 
 use crate::hub::{Hub, NAME, model};
 use crate::server::Answer;
@@ -17,6 +17,10 @@ fn with_model() -> (Hub, Space, String) {
     let mut space = Space::new(&format!("{{ hf = \"{NAME}\" }}"));
     space.remote.hub = hub.server.url.clone();
     (hub, space, commit)
+}
+
+fn token(text: &str) -> Option<Token> {
+    Some(Token::Given { variable: "HF_TOKEN", text: text.to_string() })
 }
 
 fn names(space: &Space) -> Vec<String> {
@@ -145,7 +149,7 @@ fn a_beginning_of_something_else_is_thrown_away() {
 #[test]
 fn the_token_goes_to_the_hub_and_nowhere_else() {
     let (hub, mut space, _) = with_model();
-    space.remote.hub_token = Secret::bearer("hf_secret");
+    space.remote.hub_token = token("hf_secret");
     hub.state.lock().unwrap().gate = Some("hf_secret".into());
     space.lock().unwrap();
     let asked = hub.server.asked();
@@ -194,7 +198,7 @@ fn what_the_hub_refuses_is_explained() {
     hub.state.lock().unwrap().gate = Some("right".into());
     let error = space.lock_fails();
     assert!(error.message.contains("gated") && error.helps[0].contains("HF_TOKEN") && error.helps[0].contains("/org/tiny"), "{error:?}");
-    space.remote.hub_token = Secret::bearer("wrong");
+    space.remote.hub_token = token("wrong");
     let error = space.lock_fails();
     assert!(error.message.contains("gated") && error.helps[0].contains("the account that the token belongs to"), "{error:?}");
 
@@ -238,7 +242,7 @@ fn a_hub_out_of_reach_is_told() {
     space.remote.hub = format!("https://127.0.0.1:{port}");
     assert!(space.lock_fails().message.contains("cannot reach"));
     space.remote.hub = "ftp://x".into();
-    assert!(space.lock_fails().message.contains("no web address"));
+    assert!(space.lock_fails().message.contains("not a valid web address"));
     space.remote.certificates = Some(space.path().join("none.pem"));
     assert!(space.lock_fails().message.contains("cannot be used"));
 }
@@ -250,7 +254,11 @@ fn names_in_a_listing_stay_inside() {
         let oid = "0a".repeat(20);
         hub.state.lock().unwrap().listed = vec![format!("{{\"type\": \"file\", \"oid\": \"{oid}\", \"size\": 1, \"path\": \"{bad}\"}}")];
         let error = space.lock_fails();
-        assert!(error.message.contains("no path within it"), "{bad}: {error:?}");
+        assert!(
+            error.message.contains("cannot be used")
+                && error.message.contains(if bad.contains('\\') { "backslash" } else { "not a plain relative path" }),
+            "{bad}: {error:?}"
+        );
         assert!(space.blobs().is_empty());
     }
     let (hub, space, _) = with_model();

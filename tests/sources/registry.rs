@@ -189,7 +189,7 @@ fn artifacts_that_cannot_be_meant_are_refused() {
     registry.state.lock().unwrap().blobs.insert(format!("sha256:{}", sha256(b"good")), b"evil".to_vec());
     for (tag, why) in [
         ("image", "a container image"),
-        ("outside", "no path within the artifact"),
+        ("outside", "not a plain relative path"),
         ("zstd", "cannot unpack"),
         ("broken", "cannot be unpacked"),
         ("forged", "SHA-256"),

@@ -58,7 +58,8 @@ impl Answer {
     }
 }
 
-type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
+/// What a connection that a request came over does with it.
+type Handler = dyn Fn(&Asked, &mut dyn Write) -> std::io::Result<()> + Send + Sync;
 
 #[derive(Clone)]
 pub struct Server {
@@ -69,6 +70,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Server {
+        Server::raw(move |asked, stream| handler(asked).send(stream))
+    }
+
+    /// A server that writes bytes as it likes; the connection is closed behind them.
+    pub fn raw(handler: impl Fn(&Asked, &mut dyn Write) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -90,30 +96,39 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+impl Answer {
+    pub fn send(&self, stream: &mut dyn Write) -> std::io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\nContent-Length: {}\r\n", self.status, self.body.len());
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes())?;
+        let sent = self.cut.unwrap_or(self.body.len()).min(self.body.len());
+        stream.write_all(&self.body[..sent])?;
+        stream.flush()
+    }
+}
+
+/// One request, as it came.
+pub fn read(stream: &mut dyn BufRead) -> std::io::Result<Option<Asked>> {
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    stream.read_line(&mut line)?;
     let mut words = line.split_whitespace();
-    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(None) };
     let mut asked = Asked { method: method.to_string(), path: path.to_string(), headers: BTreeMap::new(), body: Vec::new() };
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        stream.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         asked.headers.insert(name.to_lowercase(), value.trim().to_string());
     }
     let length = asked.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0u64);
-    reader.take(length).read_to_end(&mut asked.body)?;
+    stream.take(length).read_to_end(&mut asked.body)?;
+    Ok(Some(asked))
+}
+
+fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+    let Some(asked) = read(&mut BufReader::new(stream.try_clone()?))? else { return Ok(()) };
     log.lock().unwrap().push(asked.clone());
-    let answer = handler(&asked);
-    let mut stream = stream;
-    let mut head = format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
-    for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes())?;
-    let sent = answer.cut.unwrap_or(answer.body.len()).min(answer.body.len());
-    stream.write_all(&answer.body[..sent])?;
-    stream.flush()
+    handler(&asked, &mut stream)
 }

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::project::shell_word;
 use super::shell::{Shell, Stop};
-use crate::base::{Exit, files};
+use crate::base::output::{Existing, OutputError};
+use crate::base::{Exit, files, output, staged};
 use crate::steps::Failure;
+
+const MANIFEST: &str = "slmops.toml";
 
 /// Start a project: a small manifest that builds, and the data it needs
 #[derive(Debug, clap::Args)]
@@ -30,23 +33,34 @@ impl Init {
         let files = [
             ("data/train.jsonl", sentences(|i| i % 5 != 0)),
             ("data/test.jsonl", sentences(|i| i % 5 == 0)),
-            ("slmops.toml", include_str!("slmops.toml").replace("@NAME@", &name)),
+            (MANIFEST, include_str!("slmops.toml").replace("@NAME@", &name)),
         ];
-        // What a first try left is no obstacle.
-        let is_other =
-            |path: &str, text: &str| folder.join(path).exists() && !std::fs::read(folder.join(path)).is_ok_and(|t| t == text.as_bytes());
-        let mut taken = files.iter().filter(|(path, text)| is_other(path, text) || (*path == "slmops.toml" && folder.join(path).exists()));
-        if let Some((first, _)) = taken.next() {
-            let failure =
-                Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(first).display())) };
-            return Err(failure.help("`slmops init` writes over nothing: choose another folder").into());
-        }
+        let taken = |path: &str, error: OutputError| {
+            let failure = match error {
+                OutputError::Exists(_) => {
+                    Failure { exit: Exit::Usage, ..Failure::new(format!("`{}` is already there", self.folder.join(path).display())) }
+                }
+                other => other.into(),
+            };
+            failure.help("`slmops init` writes over nothing: choose another folder")
+        };
+        let mut missing = Vec::new();
         for (path, text) in &files {
-            write(&folder.join(path), text)?;
+            // What a first try left is no obstacle.
+            let output = output::file(&shell.directory, &self.folder.join(path), Existing::Replace).map_err(|error| taken(path, error))?;
+            if output.is_new() {
+                missing.push((path, text));
+            } else if *path == MANIFEST || !output.holds(text.as_bytes()) {
+                return Err(taken(path, OutputError::Exists(PathBuf::new())).into());
+            }
         }
-        let ignored = folder.join(".gitignore");
-        if !ignored.exists() {
-            write(&ignored, "/cache/\n/dist/\n")?;
+        // Whoever has one decides what is in it.
+        let ignored = self.folder.join(".gitignore");
+        if output::file(&shell.directory, &ignored, Existing::Refuse).is_ok_and(|output| output.is_new()) {
+            write(shell, &ignored, "/cache/\n/dist/\n").map_err(Failure::from)?;
+        }
+        for (path, text) in &missing {
+            write(shell, &self.folder.join(path), text).map_err(|error| taken(path, error))?;
         }
         let change =
             if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", shell_word(&self.folder.to_string_lossy())) };
@@ -55,10 +69,12 @@ impl Init {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|error| Failure::file("make", folder, &error))?;
-    files::write_atomic(path, text.as_bytes()).map_err(|error| Failure::file("write", path, &error))
+/// Writes a new file, and the folder that it is in.
+fn write(shell: &Shell, path: &Path, text: &str) -> Result<(), OutputError> {
+    let folder = files::parent(path);
+    let made = staged::make_folders(&shell.directory.join(folder));
+    made.map_err(|error| OutputError::Io { doing: "make", path: folder.to_path_buf(), error })?;
+    output::file(&shell.directory, path, Existing::Refuse)?.write_all(text.as_bytes())
 }
 
 fn is_name(name: &str) -> bool {

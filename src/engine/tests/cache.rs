@@ -62,9 +62,9 @@ fn a_step_whose_output_comes_out_equal_stops_the_rebuild() {
         }))
     };
     let engine = Engine::new(world.store(), Arc::new(Silence));
-    let predicted = engine.predict(&world.plan, "/test").unwrap();
-    assert!(matches!(&predicted[world.id("student").index()], Prediction::Unknown { waits_for } if waits_for == &[world.id("teacher")]));
-    assert!(matches!(&predicted[world.id("report").index()], Prediction::Unknown { waits_for } if waits_for == &[world.id("student")]));
+    let predicted = engine.predict(&world.plan, &world.plan.ids().collect(), "/test").unwrap();
+    assert!(matches!(&predicted[&world.id("student")], Prediction::Unknown { waits_for } if waits_for == &[world.id("teacher")]));
+    assert!(matches!(&predicted[&world.id("report")], Prediction::Unknown { waits_for } if waits_for == &[world.id("student")]));
     drop(engine);
     let (result, began) = same(&world);
     assert_eq!(began, ["teacher"]);
@@ -195,19 +195,18 @@ fn links_in_an_output_are_refused() {
 }
 
 #[test]
-fn a_delivery_is_whole_and_replaces_only_when_asked() {
+fn an_output_is_copied_and_a_copy_is_recognised() {
     let world = chain();
     let result = world.build();
     let engine = Engine::new(world.store(), Arc::new(Silence));
     let output = InputRef { node: world.id("teacher"), output: None };
-    let to = world.path("dist/teacher");
-    let deliver = |existing| engine.deliver(&world.plan, &result, &output, &to, existing, &world.options);
-    deliver(Existing::Refuse).unwrap();
+    let to = world.path("copy");
+    let copy = || engine.copy_output(&world.plan, &result, &output, &to, &world.options);
+    assert_eq!(copy().unwrap(), result.tree(&output).unwrap().digest());
     assert_eq!(std::fs::read_to_string(to.join("out")).unwrap(), "teacherdata");
-    std::fs::write(to.join("old"), "").unwrap();
-    assert!(deliver(Existing::Refuse).unwrap_err().message.contains("already there"));
-    assert!(to.join("old").exists());
-    deliver(Existing::Replace).unwrap();
-    assert_eq!(crate::base::files::names(&to).unwrap(), ["out"]);
-    assert_eq!(crate::base::files::names(to.parent().unwrap()).unwrap(), ["teacher"], "nothing is left beside it");
+    assert!(engine.is_delivered(&result, &output, &to));
+    std::fs::write(to.join("out"), "teacherDATA").unwrap();
+    assert!(!engine.is_delivered(&result, &output, &to));
+    assert!(copy().is_err(), "nothing is written over");
+    assert_eq!(std::fs::read_to_string(to.join("out")).unwrap(), "teacherDATA");
 }

@@ -86,8 +86,8 @@ fn a_corrupt_record_is_a_miss_with_a_reason() {
     let hex = world.build().key(world.id("b")).unwrap().hex();
     overwrite(&world.path("cache/actions").join(&hex[..2]).join(&hex), |bytes| bytes[20] ^= 1);
     let engine = Engine::new(world.store(), Arc::new(Silence));
-    let predicted = engine.predict(&world.plan, "/test").unwrap();
-    assert!(matches!(&predicted[1], Prediction::WillRun { reasons, .. } if matches!(reasons[..], [Reason::Damaged { .. }])));
+    let predicted = engine.predict(&world.plan, &world.plan.ids().collect(), "/test").unwrap();
+    assert!(matches!(&predicted[&world.id("b")], Prediction::WillRun { reasons, .. } if matches!(reasons[..], [Reason::Damaged { .. }])));
     drop(engine);
     let result = world.build();
     assert_eq!(world.said(&result), ["a:cached", "b:built", "c:cached"]);
@@ -101,12 +101,20 @@ fn what_a_killed_build_left_is_swept_and_nothing_of_it_counts() {
     std::fs::create_dir_all(corner.join("3/out")).unwrap();
     std::fs::write(corner.join("3/out/out"), "half").unwrap();
     std::fs::write(world.path("cache/tmp/999999-0.lock"), "").unwrap();
+    std::fs::write(world.path("cache/.slmops-a1B2c3"), "slmops st").unwrap();
+    let other = world.path("cache/partial").join(crate::base::Digest::of(b"another").hex());
+    std::fs::create_dir_all(other.join("exec-a1B2c3/root/proc")).unwrap();
+    std::fs::set_permissions(other.join("exec-a1B2c3/root"), std::fs::Permissions::from_mode(0o500)).unwrap();
     let key = world.build().key(world.id("a")).unwrap();
     std::fs::write(world.path("cache/locks/keys").join(key.hex()), "").unwrap();
     world.store().put(b"nobody's", crate::store::Durability::Batched).unwrap();
     assert_eq!(world.build().summary.cached, 3);
-    assert!(crate::base::files::names(&world.path("cache/tmp")).unwrap().is_empty());
-    // The stale lock file does not keep the step from running.
+    for folder in ["tmp", "partial", "locks/keys"] {
+        assert!(crate::base::files::names(&world.path("cache").join(folder)).unwrap().is_empty(), "{folder}");
+    }
+    assert!(!world.path("cache/.slmops-a1B2c3").exists());
+    // A stale lock file does not keep the step from running.
+    std::fs::write(world.path("cache/locks/keys").join(key.hex()), "").unwrap();
     let hex = key.hex();
     std::fs::remove_file(world.path("cache/actions").join(&hex[..2]).join(&hex)).unwrap();
     assert_eq!(world.said(&world.build()), ["a:built", "b:cached", "c:cached"]);
@@ -119,12 +127,29 @@ fn a_step_that_writes_to_its_input_is_caught_and_the_input_made_again() {
     let (result, _) = world.build_with(Scripted::default().on("b", |_, io| {
         let path = io.one("data")?.join("out");
         overwrite(&path, |bytes| bytes[0] = b'!');
+        std::fs::write(io.checkpoint.join("state"), "learnt from it").unwrap();
         std::fs::write(io.out.join("out"), "fine").unwrap();
         Ok(())
     }));
     let failure = world.failure(&result, "b");
-    assert!(failure.message.starts_with("the step wrote to its input"), "{failure}");
+    assert!(failure.message.starts_with("its input `out` was written to in the store"), "{failure}");
+    assert_eq!((failure.exit, world.store().contents().unwrap().checkpoints), (Exit::Environment, 0));
     assert_eq!(world.said(&world.build()), ["a:built", "b:built", "c:built"]);
+}
+
+#[test]
+fn foreign_code_that_writes_to_its_input_writes_to_a_copy() {
+    let mut world = built();
+    world.set("b", "B");
+    world.action("b").kind = &Foreign;
+    let (result, _) = world.build_with(Scripted::default().on("b", |_, io| {
+        let path = io.one("data")?.join("out");
+        overwrite(&path, |bytes| bytes[0] = b'!');
+        std::fs::write(io.out.join("out"), "fine").unwrap();
+        Ok(())
+    }));
+    assert_eq!(world.said(&result), ["a:cached", "b:built", "c:built"]);
+    assert_eq!(world.store().audit(&mut |_| {}).unwrap().damages, []);
 }
 
 #[test]
@@ -135,7 +160,7 @@ fn a_damaged_result_is_not_delivered_but_made_again() {
     let engine = Engine::new(world.store(), world.events.clone());
     let output = InputRef { node: world.id("c"), output: None };
     let to = world.path("dist");
-    engine.deliver(&world.plan, &result, &output, &to, Existing::Refuse, &world.options).unwrap();
+    engine.copy_output(&world.plan, &result, &output, &to, &world.options).unwrap();
     assert_eq!(std::fs::read_to_string(to.join("out")).unwrap(), "cba");
     assert_eq!(damages(&world).len(), 1);
 }

@@ -50,6 +50,36 @@ impl Kind for Concat {
     }
 }
 
+/// The same as foreign code.
+pub struct Foreign;
+
+impl Kind for Foreign {
+    fn name(&self) -> &'static str {
+        "foreign"
+    }
+    fn revision(&self) -> u32 {
+        1
+    }
+    fn summary(&self) -> &'static str {
+        "for tests"
+    }
+    fn help(&self) -> &'static str {
+        ""
+    }
+    fn fields(&self) -> &'static [Field] {
+        &[]
+    }
+    fn is_foreign(&self) -> bool {
+        true
+    }
+    fn expand(&self, _: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
+        Ok(Vec::new())
+    }
+    fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
+        Concat.run(task, io)
+    }
+}
+
 pub struct World {
     pub space: tempfile::TempDir,
     pub plan: Plan,
@@ -172,7 +202,7 @@ impl World {
 
     pub fn reasons(&self, name: &str) -> Vec<Reason> {
         let engine = Engine::new(self.store(), Arc::new(Silence));
-        match &engine.predict(&self.plan, &self.options.project).unwrap()[self.id(name).index()] {
+        match &engine.predict(&self.plan, &self.plan.ids().collect(), &self.options.project).unwrap()[&self.id(name)] {
             Prediction::WillRun { reasons, .. } => reasons.clone(),
             other => panic!("{other:?}"),
         }

@@ -58,38 +58,78 @@ fn a_single_file_counts_with_its_name() {
     assert_eq!(world.build().summary.cached, 1);
 }
 
-#[test]
-fn a_file_edited_while_its_step_runs_fails_the_step_and_nothing_is_kept() {
-    let world = folder();
-    let file = world.path("data/a.txt");
-    let (result, _) = world.build_with(Scripted::default().on("list", move |_, io| {
-        // The same length, so that only the content tells.
-        std::fs::write(&file, "eno").unwrap();
-        std::fs::write(io.out.join("out"), "read half of it before and half after").unwrap();
-        Ok(())
-    }));
-    let failure = world.failure(&result, "list");
-    assert!(failure.message.contains("source `data`") && failure.message.contains("changed while the step used it"), "{failure}");
-    assert_eq!(world.store().contents().unwrap().actions, 0);
-    assert_eq!(world.build_with(list()).0.exit(), Exit::Done);
+/// Tells an act when a step begins, before its inputs are laid out.
+struct AtStart<F>(F);
+
+impl<F: Fn() + Send + Sync> EventSink for AtStart<F> {
+    fn event(&self, event: Event) {
+        if matches!(event, Event::Started { .. }) {
+            (self.0)();
+        }
+    }
 }
 
 #[test]
-fn a_file_that_comes_or_goes_while_its_step_runs_fails_the_step() {
-    for change in ["new", "gone"] {
-        let world = folder();
-        let (new, old) = (world.path("data/c.txt"), world.path("data/b.txt"));
-        let (result, _) = world.build_with(Scripted::default().on("list", move |_, _| {
-            if change == "new" {
-                std::fs::write(&new, "").unwrap()
-            } else {
-                std::fs::remove_file(&old).unwrap()
-            }
-            Ok(())
-        }));
-        assert_eq!(world.said(&result), ["list:failed"], "{change}");
-        assert_eq!(world.store().contents().unwrap().actions, 0, "{change}");
+fn a_source_that_changes_before_its_step_reads_it_fails_the_step_and_nothing_is_kept() {
+    type Act = fn(&World);
+    let acts: [(&str, Act); 4] = [
+        ("edited", |world| drop(world.write("data/a.txt", "eno"))),
+        ("gone", |world| std::fs::remove_file(world.path("data/b.txt")).unwrap()),
+        ("linked", |world| {
+            std::fs::rename(world.path("data/a.txt"), world.path("a.txt")).unwrap();
+            std::os::unix::fs::symlink(world.path("a.txt"), world.path("data/a.txt")).unwrap();
+        }),
+        ("longer", |world| drop(world.write("data/a.txt", "one and more"))),
+    ];
+    for (name, act) in acts {
+        let world = Arc::new(folder());
+        let inner = world.clone();
+        let engine = Engine::with_worker(world.store(), Arc::new(AtStart(move || act(&inner))), Arc::new(list()));
+        let result = engine.build(&world.plan, &world.all(), &world.options);
+        let failure = world.failure(&result, "list");
+        assert!(
+            failure.message.contains("source `data`") && failure.message.contains("changed while the build used it"),
+            "{name}: {failure}"
+        );
+        assert_eq!((failure.exit, world.store().contents().unwrap().actions), (Exit::Environment, 0), "{name}");
     }
+}
+
+#[test]
+fn a_step_reads_its_sources_as_they_were_whatever_happens_to_them_meanwhile() {
+    type Act = fn(&Path);
+    let acts: [(&str, Act); 4] = [
+        ("edited", |data| std::fs::write(data.join("a.txt"), "eno").unwrap()),
+        ("new", |data| std::fs::write(data.join("c.txt"), "").unwrap()),
+        ("gone", |data| std::fs::remove_file(data.join("b.txt")).unwrap()),
+        ("swapped", |data| std::fs::rename(data.join("b.txt"), data.join("a.txt")).unwrap()),
+    ];
+    for (name, act) in acts {
+        let world = folder();
+        let data = world.path("data");
+        let (result, _) = world.build_with(Scripted::default().on("list", move |assignment, io| {
+            act(&data);
+            list().run(assignment, io)
+        }));
+        assert_eq!(world.out(&result, "list"), "a.txt=one\nb.txt=two\n", "{name}");
+        // The next build sees what has become of it.
+        assert_eq!(world.build_with(list()).1, ["list"], "{name}");
+    }
+}
+
+#[test]
+fn messages_name_the_source_and_not_its_copy() {
+    let world = folder();
+    let (result, _) = world.build_with(Scripted::default().on("list", |_, io| {
+        let file = io.one("data")?.join("a.txt");
+        io.say(format!("{}:1: odd", file.display()));
+        Err(Failure::new(format!("cannot use `{}`", file.display())).help(format!("mend {}", file.display())))
+    }));
+    let (failure, source) = (world.failure(&result, "list"), world.path("data/a.txt").display().to_string());
+    assert_eq!(failure.message, format!("cannot use `{source}`"));
+    assert_eq!(failure.help, Some(format!("mend {source}")));
+    let said = |event: &Event| matches!(event, Event::Line { text, .. } if *text == format!("{source}:1: odd"));
+    assert!(world.events.events().iter().any(said));
 }
 
 #[test]

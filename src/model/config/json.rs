@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::rope::{Yarn, longrope_attention_factor};
 use super::{Activation, Config, Family, Features, MAX_LAYERS, RopeScaling, wrong};
-use crate::model::ModelError;
+use crate::base::json;
+use crate::model::{ModelError, keys};
 
 type Fields = Map<String, Value>;
 
@@ -27,10 +28,14 @@ const FAMILIES: [(&str, &str, Family); 7] = [
 
 impl Config {
     pub fn from_json(bytes: &[u8]) -> Result<Config, ModelError> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| ModelError::malformed("config.json", error))?;
+        let value: Value = json::from_foreign_slice(bytes).map_err(|error| ModelError::malformed("config.json", error))?;
         let fields = value.as_object().ok_or_else(|| wrong("it holds no table"))?;
         let kind = Kind::of(fields)?;
-        refuse_what_we_cannot_run(fields)?;
+        keys::check(keys::File::Config, fields)?;
+        if fields.get("is_causal").is_some_and(Value::is_null) {
+            let why = "transformers takes null for false, and tokens see only those before them here; leave it out".to_string();
+            return Err(unsupported("is_causal null".to_string(), why));
+        }
         let heads = size(fields, "num_attention_heads", None)?;
         let hidden_size = size(fields, "hidden_size", None)?;
         let layers = size(fields, "num_hidden_layers", None)?;
@@ -42,7 +47,7 @@ impl Config {
         let max_position_embeddings = size(fields, "max_position_embeddings", kind.llama(2048))?;
         let ropes = Ropes::of(fields, kind.family)?;
         let windows = Windows::of(fields, kind, layers)?;
-        let ends = tokens(fields, "eos_token_id")?;
+        let ends = tokens(fields, "eos_token_id", "config.json")?;
         let config = Config {
             family: kind.family,
             vocab_size: size(fields, "vocab_size", None)?,
@@ -56,15 +61,15 @@ impl Config {
             hidden_act: activation(fields, kind.family)?,
             sliding_window: windows.window,
             rms_norm_eps: number(fields, "rms_norm_eps", if kind.family == Family::Phi3 { 1e-5 } else { 1e-6 })?,
-            rope_theta: ropes.theta(kind.family)?,
+            rope_theta: ropes.theta()?,
             tie_word_embeddings: boolean_or(fields, "tie_word_embeddings", matches!(kind.family, Family::Gemma3 | Family::SmolLm3))?,
             bos_token_id: token(fields, "bos_token_id")?,
             eos_token_id: ends.first().copied(),
             pad_token_id: token(fields, "pad_token_id")?,
             features: Features {
-                rotary_dim: ropes.rotary_dim(kind.family, head_dim)?,
+                rotary_dim: ropes.rotary_dim(head_dim)?,
                 rope_scaling: ropes.scaling(max_position_embeddings)?,
-                rope_local_theta: ropes.local_theta(kind.family)?,
+                rope_local_theta: ropes.local_theta()?,
                 unturned_layers: unturned_layers(fields, kind.family, layers)?,
                 full_layers: windows.full_layers,
                 other_ends: ends.into_iter().skip(1).collect(),
@@ -218,6 +223,20 @@ impl Kind {
         (self.model_type == "llama").then_some(default)
     }
 
+    /// Where the layers are all of one kind, what a file says about each must agree with it.
+    fn check_layer_types(self, fields: &Fields, window: Option<usize>) -> Result<(), ModelError> {
+        let Some(types) = fields.get("layer_types").filter(|types| !types.is_null()) else { return Ok(()) };
+        let is_plain = types.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"));
+        let why = match (self.family, window) {
+            (Family::Gemma3, _) => return Ok(()),
+            (Family::Qwen2 | Family::Qwen3 | Family::SmolLm3, Some(_)) => return Ok(()),
+            (Family::Llama | Family::Phi3, Some(_)) => "its window is that of all layers",
+            (_, None) if is_plain => return Ok(()),
+            (_, None) => "there is no window, so all layers are full_attention",
+        };
+        Err(unsupported(format!("layer_types {}", short(types)), why.to_string()))
+    }
+
     /// A missing size of heads, where it does not follow from the others.
     fn head_dim(self) -> Option<usize> {
         match self.family {
@@ -252,6 +271,7 @@ impl Windows {
             Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 if !boolean(fields, "use_sliding_window")? => None,
             Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 => optional_size(fields, "sliding_window")?,
         };
+        kind.check_layer_types(fields, window)?;
         let full_layers = match (kind.family, window) {
             (Family::Llama | Family::Phi3, _) => Vec::new(),
             // Its layers differ in their positions, too.
@@ -320,60 +340,50 @@ fn activation(fields: &Fields, family: Family) -> Result<Activation, ModelError>
     }
 }
 
-fn refuse_what_we_cannot_run(fields: &Fields) -> Result<(), ModelError> {
-    let refuse = |name: &str, why: &str| Err(unsupported(format!("{name} {}", short(&fields[name])), why.to_string()));
-    for name in ["attention_bias", "mlp_bias", "lm_head_bias"] {
-        if boolean(fields, name)? {
-            return refuse(name, "only a Qwen 2 has biases here");
-        }
-    }
-    if boolean(fields, "use_bidirectional_attention")? {
-        return refuse("use_bidirectional_attention", "tokens see only those before them here");
-    }
-    let present = |name: &str| fields.get(name).is_some_and(|value| !value.is_null() && value != 0 && value != false);
-    let refused = [
-        ("attn_logit_softcapping", "scores are not capped here"),
-        ("final_logit_softcapping", "logits are not capped here"),
-        ("num_experts", "only dense models are"),
-        ("num_local_experts", "only dense models are"),
-        ("n_routed_experts", "only dense models are"),
-        ("vision_config", "only models of text are"),
-        ("audio_config", "only models of text are"),
-        ("quantization_config", "weights that other tools have packed are not unpacked; take the original model or a GGUF file"),
-    ];
-    match refused.iter().find(|(name, _)| present(name)) {
-        Some((name, why)) => refuse(name, why),
-        None => Ok(()),
-    }
-}
-
-/// What the file says about positions. transformers 5 moved all of it into `rope_parameters`, one table or, of Gemma, one for each kind of layer.
+/// What the file says about positions: as transformers 5 takes it, from `rope_scaling` if that says anything, otherwise from `rope_parameters`, and only what
+/// neither says from the fields around them. A Gemma has a table for each kind of layer.
 struct Ropes<'a> {
     fields: &'a Fields,
-    /// Of layers without a window; empty in older files.
-    parameters: Fields,
+    family: Family,
+    /// Of layers without a window.
+    table: Fields,
+    /// What messages call it.
+    name: &'static str,
     /// Of layers with one.
     local: Fields,
-    /// Older files' `rope_scaling`, otherwise `parameters` again.
-    scaling: Fields,
 }
+
+/// What a table of positions may hold.
+const OF_ROPES: [&str; 17] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "short_factor",
+    "long_factor",
+    // Of the first Phi-3, whose own class does not use it.
+    "finetuned",
+];
 
 impl<'a> Ropes<'a> {
     fn of(fields: &'a Fields, family: Family) -> Result<Ropes<'a>, ModelError> {
-        let table = |fields: &Fields, name: &str| match fields.get(name) {
-            None | Some(Value::Null) => Ok(Fields::new()),
-            Some(Value::Object(table)) => Ok(table.clone()),
-            Some(other) => Err(wrong(format!("{name} is {}, not a table", short(other)))),
+        let (scaling, parameters) = (table_in(fields, "rope_scaling")?, table_in(fields, "rope_parameters")?);
+        let ropes = match family {
+            Family::Gemma3 => Ropes::of_gemma(fields, scaling, &parameters)?,
+            _ if scaling.is_empty() => Ropes { fields, family, table: parameters, name: "rope_parameters", local: Fields::new() },
+            _ => Ropes { fields, family, table: scaling, name: "rope_scaling", local: Fields::new() },
         };
-        let mut parameters = table(fields, "rope_parameters")?;
-        let mut local = Fields::new();
-        if family == Family::Gemma3 && (parameters.contains_key("full_attention") || parameters.contains_key("sliding_attention")) {
-            local = table(&parameters, "sliding_attention")?;
-            parameters = table(&parameters, "full_attention")?;
-        }
-        let old = table(fields, "rope_scaling")?;
-        let scaling = if old.is_empty() { parameters.clone() } else { old };
-        let ropes = Ropes { fields, parameters, local, scaling };
+        ropes.check_names()?;
         match kind(&ropes.local) {
             "default" => Ok(ropes),
             other => {
@@ -382,33 +392,62 @@ impl<'a> Ropes<'a> {
         }
     }
 
-    fn theta(&self, family: Family) -> Result<f32, ModelError> {
-        let default = match family {
+    /// Older files' `rope_scaling` is of the layers without a window, and goes over what `rope_parameters` says of them.
+    fn of_gemma(fields: &'a Fields, scaling: Fields, parameters: &Fields) -> Result<Ropes<'a>, ModelError> {
+        let is_layered = |name: &String| name == "full_attention" || name == "sliding_attention";
+        if let Some(name) = parameters.keys().find(|name| !is_layered(name)) {
+            let why = "a Gemma 3 has one table for each kind of layer: full_attention and sliding_attention".to_string();
+            return Err(unsupported(format!("rope_parameters with `{}`", short_name(name)), why));
+        }
+        // transformers 5 sets `rope_type` before it looks for `type`, and older ones do not.
+        if scaling.contains_key("type") && !scaling.contains_key("rope_type") && kind(&scaling) != "default" {
+            let why = "some versions of transformers overlook it there; write `rope_type`".to_string();
+            return Err(unsupported("rope_scaling with `type` in a Gemma 3".to_string(), why));
+        }
+        let mut table = table_in(parameters, "full_attention")?;
+        let name = if scaling.is_empty() { "rope_parameters" } else { "rope_scaling" };
+        table.extend(scaling);
+        Ok(Ropes { fields, family: Family::Gemma3, table, name, local: table_in(parameters, "sliding_attention")? })
+    }
+
+    fn check_names(&self) -> Result<(), ModelError> {
+        let mut all = self.table.iter().chain(&self.local);
+        match all.find(|(name, value)| !OF_ROPES.contains(&name.as_str()) && !keys::says_nothing(value)) {
+            Some((name, value)) => {
+                let what = format!("{} of {} = {}", short_name(name), self.name, short(value));
+                Err(unsupported(what, format!("these are: {}", OF_ROPES.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn theta(&self) -> Result<f32, ModelError> {
+        let default = match self.family {
             Family::Gemma3 => 1e6,
             Family::SmolLm3 => 2e6,
             Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Phi3 => 1e4,
         };
-        let place = if self.parameters.contains_key("rope_theta") { &self.parameters } else { self.fields };
-        number(place, "rope_theta", default)
+        let place = if self.table.contains_key("rope_theta") { &self.table } else { self.fields };
+        base(place, "rope_theta", default)
     }
 
-    fn local_theta(&self, family: Family) -> Result<Option<f32>, ModelError> {
-        if family != Family::Gemma3 {
+    fn local_theta(&self) -> Result<Option<f32>, ModelError> {
+        if self.family != Family::Gemma3 {
             return Ok(None);
         }
         match self.local.contains_key("rope_theta") {
-            true => number(&self.local, "rope_theta", 1e4).map(Some),
-            false => number(self.fields, "rope_local_base_freq", 1e4).map(Some),
+            true => base(&self.local, "rope_theta", 1e4).map(Some),
+            false => base(self.fields, "rope_local_base_freq", 1e4).map(Some),
         }
     }
 
-    fn rotary_dim(&self, family: Family, head_dim: usize) -> Result<Option<usize>, ModelError> {
-        let place = if self.parameters.contains_key("partial_rotary_factor") { &self.parameters } else { self.fields };
+    fn rotary_dim(&self, head_dim: usize) -> Result<Option<usize>, ModelError> {
+        let place = if self.table.contains_key("partial_rotary_factor") { &self.table } else { self.fields };
         let factor = number(place, "partial_rotary_factor", 1.0)?;
         if factor == 1.0 {
             return Ok(None);
         }
-        if family != Family::Phi3 {
+        if self.family != Family::Phi3 {
             return Err(unsupported(format!("partial_rotary_factor {factor}"), "only a Phi-3 turns a part of a head".to_string()));
         }
         if !(factor > 0.0 && factor < 1.0) {
@@ -417,15 +456,37 @@ impl<'a> Ropes<'a> {
         Ok(Some((head_dim as f64 * f64::from(factor)) as usize))
     }
 
+    /// The length of the first training: the field around the table wins, if there is one.
+    fn original(&self, positions: usize) -> Result<usize, ModelError> {
+        const NAME: &str = "original_max_position_embeddings";
+        match self.family {
+            Family::Phi3 => size(self.fields, NAME, Some(4096)),
+            Family::Gemma3 => size(&self.table, NAME, Some(positions)),
+            _ if self.fields.get(NAME).is_some_and(|value| !value.is_null()) => size(self.fields, NAME, None),
+            _ => size(&self.table, NAME, Some(positions)),
+        }
+    }
+
     fn scaling(&self, positions: usize) -> Result<RopeScaling, ModelError> {
-        let table = &self.scaling;
-        let needed = |name: &str| number_in(table, name)?.ok_or_else(|| wrong(format!("{name} of rope_scaling is missing")));
-        let original = || match (table.get("original_max_position_embeddings"), self.fields.get("original_max_position_embeddings")) {
-            (None | Some(Value::Null), Some(_)) => size(self.fields, "original_max_position_embeddings", None),
-            (None | Some(Value::Null), None) => Ok(positions),
-            (Some(_), _) => size(table, "original_max_position_embeddings", None),
+        let table = &self.table;
+        let needed = |name: &str| number_in(table, name)?.ok_or_else(|| wrong(format!("{name} of {} is missing", self.name)));
+        let original = || self.original(positions);
+        let kind = match kind(table) {
+            // transformers' other names of it.
+            "su" | "yarn" if self.family == Family::Phi3 => "longrope",
+            "su" => "longrope",
+            other if self.family == Family::Phi3 && !matches!(other, "default" | "longrope") => {
+                return Err(unsupported(format!("{} of type {other:?}", self.name), "a Phi-3's is longrope".to_string()));
+            }
+            other => other,
         };
-        match kind(table) {
+        if kind == "default"
+            && let Some(factor) = table.get("factor").filter(|factor| !keys::says_nothing(factor) && factor.as_f64() != Some(1.0))
+        {
+            let why = "without a rope_type it has no effect; name the type, or remove it".to_string();
+            return Err(unsupported(format!("factor of {} = {}", self.name, short(factor)), why));
+        }
+        match kind {
             "default" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: needed("factor")? }),
             "llama3" => Ok(RopeScaling::Llama3 {
@@ -434,9 +495,8 @@ impl<'a> Ropes<'a> {
                 high_freq_factor: needed("high_freq_factor")?,
                 original: original()?,
             }),
-            "yarn" if !table.contains_key("long_factor") => self.yarn(needed("factor")?, original()?),
-            // `su` is what the first Phi-3 called it.
-            "longrope" | "su" => {
+            "yarn" => self.yarn(positions, original()?),
+            "longrope" => {
                 let original = original()?;
                 let stretched = number_in(table, "factor")?.map_or(positions as f64, |factor| f64::from(factor) * original as f64);
                 let attention_factor = number_in(table, "attention_factor")?;
@@ -453,20 +513,26 @@ impl<'a> Ropes<'a> {
         }
     }
 
-    fn yarn(&self, factor: f32, original: usize) -> Result<RopeScaling, ModelError> {
-        let table = &self.scaling;
-        for name in ["mscale", "mscale_all_dim"] {
-            if number_in(table, name)?.is_some() {
-                return Err(unsupported(format!("{name} of rope_scaling"), "only yarn with an attention_factor or none is".to_string()));
-            }
-        }
+    fn yarn(&self, positions: usize, original: usize) -> Result<RopeScaling, ModelError> {
+        let table = &self.table;
+        let factor = match table.get("factor") {
+            None => return Err(wrong(format!("factor of {} is missing", self.name))),
+            Some(Value::Null) => (positions as f64 / original as f64) as f32,
+            Some(_) => number(table, "factor", 1.0)?,
+        };
         if table.get("truncate") == Some(&Value::Bool(false)) {
-            return Err(unsupported("truncate of rope_scaling".to_string(), "only yarn with whole bounds is".to_string()));
+            return Err(unsupported(format!("truncate of {}", self.name), "only yarn with whole bounds is".to_string()));
         }
+        // One of them alone has no effect in transformers either.
+        let scale = |name: &str| Ok::<_, ModelError>(number_in(table, name)?.filter(|scale| *scale != 0.0));
+        let implied = match (scale("mscale")?, scale("mscale_all_dim")?) {
+            (Some(one), Some(all)) => Yarn::scaled_attention_factor(factor, one) / Yarn::scaled_attention_factor(factor, all),
+            _ => Yarn::default_attention_factor(factor),
+        };
         Ok(RopeScaling::Yarn(Yarn {
             factor,
             original,
-            attention_factor: number_in(table, "attention_factor")?.unwrap_or(Yarn::default_attention_factor(factor)),
+            attention_factor: number_in(table, "attention_factor")?.unwrap_or(implied),
             beta_fast: number_in(table, "beta_fast")?.unwrap_or(32.0),
             beta_slow: number_in(table, "beta_slow")?.unwrap_or(1.0),
         }))
@@ -476,6 +542,27 @@ impl<'a> Ropes<'a> {
 /// `rope_type`, which older files call `type`.
 fn kind(table: &Fields) -> &str {
     table.get("rope_type").or_else(|| table.get("type")).map_or("default", |kind| kind.as_str().unwrap_or("?"))
+}
+
+/// A table that may be missing or null.
+fn table_in(fields: &Fields, name: &str) -> Result<Fields, ModelError> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(Fields::new()),
+        Some(Value::Object(table)) => Ok(table.clone()),
+        Some(other) => Err(wrong(format!("{name} is {}, not a table", short(other)))),
+    }
+}
+
+/// A base of rotary positions; `null` stands for none.
+fn base(fields: &Fields, name: &str, default: f64) -> Result<f32, ModelError> {
+    match fields.get(name) {
+        Some(Value::Null) => Err(wrong(format!("{name} is null; write the number, or leave it out for {default}"))),
+        _ => number(fields, name, default),
+    }
+}
+
+fn short_name(name: &str) -> String {
+    name.chars().take(80).collect()
 }
 
 fn scaling_json(config: &Config) -> Value {
@@ -569,11 +656,27 @@ fn boolean_or(fields: &Fields, name: &str, default: bool) -> Result<bool, ModelE
 }
 
 fn token(fields: &Fields, name: &str) -> Result<Option<u32>, ModelError> {
-    Ok(tokens(fields, name)?.first().copied())
+    Ok(tokens(fields, name, "config.json")?.first().copied())
 }
 
-/// One token or a list of them, each once.
-pub fn tokens(fields: &Fields, name: &str) -> Result<Vec<u32>, ModelError> {
+/// Where transformers ends the answers of a model whose `config.json` has no `eos_token_id` at all: at the token of its class.
+pub fn unsaid_end(bytes: &[u8], config: &Config) -> Result<Option<u32>, ModelError> {
+    let value: Value = json::from_foreign_slice(bytes).map_err(|error| ModelError::malformed("config.json", error))?;
+    if value.get("eos_token_id").is_some() {
+        return Ok(None);
+    }
+    let end = match value["model_type"].as_str() {
+        Some("llama" | "mistral") => Some(2),
+        Some("gemma3_text") => Some(1),
+        Some("phi3") => Some(32_000),
+        Some("smollm3") => Some(128_001),
+        _ => None,
+    };
+    Ok(end.filter(|end| (*end as usize) < config.vocab_size))
+}
+
+/// One token or a list of them, each once. `file` is the one that `fields` come from.
+pub fn tokens(fields: &Fields, name: &str, file: &str) -> Result<Vec<u32>, ModelError> {
     let id = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
     let found: Option<Vec<u32>> = match fields.get(name) {
         None | Some(Value::Null) => Some(Vec::new()),
@@ -582,7 +685,8 @@ pub fn tokens(fields: &Fields, name: &str) -> Result<Vec<u32>, ModelError> {
         Some(Value::Array(ids)) if !ids.is_empty() && ids.len() <= MAX_ENDS => ids.iter().map(id).collect(),
         Some(value) => id(value).map(|id| vec![id]),
     };
-    let mut found = found.ok_or_else(|| wrong(format!("{name} is {}, not a token", fields.get(name).map_or_else(String::new, short))))?;
+    let not_a_token = || format!("{name} is {}, not a token", fields.get(name).map_or_else(String::new, short));
+    let mut found = found.ok_or_else(|| ModelError::malformed(file, not_a_token()))?;
     let mut seen = BTreeSet::new();
     found.retain(|id| seen.insert(*id));
     Ok(found)

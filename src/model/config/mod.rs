@@ -115,6 +115,20 @@ impl Config {
         self.eos_token_id == Some(token) || self.features.other_ends.contains(&token)
     }
 
+    /// The tokens that end an answer, each once, the file's first one first.
+    pub fn end_tokens(&self) -> impl Iterator<Item = u32> {
+        self.eos_token_id.into_iter().chain(self.features.other_ends.iter().copied())
+    }
+
+    /// One more token that ends an answer.
+    pub fn add_end(&mut self, token: u32) {
+        match self.eos_token_id {
+            None => self.eos_token_id = Some(token),
+            Some(_) if self.ends(token) => {}
+            Some(_) => self.features.other_ends.push(token),
+        }
+    }
+
     /// The window of one layer.
     pub fn layer_window(&self, layer: usize) -> Option<usize> {
         self.window().filter(|_| self.features.full_layers.binary_search(&layer).is_err())
@@ -415,6 +429,71 @@ pub mod tests {
         assert_eq!(changed("head_dim", Value::Null).unwrap().head_dim, 4);
     }
 
+    /// As transformers 5 does.
+    #[test]
+    fn the_newer_place_of_a_number_wins() {
+        let all: Map<String, Value> = serde_json::from_slice(&tiny().to_json()).unwrap();
+        let read = |changes: Value| {
+            let mut fields = all.clone();
+            fields.remove("rope_theta");
+            fields.extend(changes.as_object().unwrap().clone());
+            Config::from_json(&serde_json::to_vec(&fields).unwrap()).unwrap()
+        };
+        let theta = |changes: Value| read(changes).rope_theta;
+        let plain = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+        assert_eq!(theta(json!({"rope_theta": 1e3, "rope_parameters": plain(5e5)})), 5e5);
+        assert_eq!(theta(json!({"rope_theta": 1e3, "rope_scaling": plain(5e5)})), 5e5);
+        assert_eq!(theta(json!({"rope_parameters": plain(1e3), "rope_scaling": plain(5e5)})), 5e5);
+        assert_eq!(theta(json!({"rope_parameters": plain(1e3), "rope_scaling": {"rope_type": "default"}})), 1e4);
+        assert_eq!(theta(json!({"rope_parameters": plain(1e3), "rope_scaling": {}})), 1e3);
+        for kind in ["linear", "llama3", "yarn", "longrope"] {
+            let table = json!({"rope_type": kind, "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32, "short_factor": [1.0, 1.0], "long_factor": [2.0, 2.0]});
+            for place in ["rope_scaling", "rope_parameters"] {
+                let config = read(json!({"rope_theta": 1e3, place: table}));
+                assert!(config.rope_theta == 5e5 && config.features.rope_scaling != RopeScaling::None, "{kind} in {place}");
+            }
+            let other = read(json!({"rope_scaling": table, "original_max_position_embeddings": 16})).features.rope_scaling;
+            let original = match other {
+                RopeScaling::Llama3 { original, .. } | RopeScaling::LongRope { original, .. } => original,
+                RopeScaling::Yarn(yarn) => yarn.original,
+                RopeScaling::None | RopeScaling::Linear { .. } => 16,
+            };
+            assert_eq!(original, 16, "{kind}");
+        }
+        let yarn = |changes: Value| {
+            let mut table = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
+            table.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            let RopeScaling::Yarn(yarn) = read(json!({"rope_scaling": table})).features.rope_scaling else { panic!("no yarn") };
+            yarn
+        };
+        assert_eq!(yarn(json!({"factor": null})).factor, 4.0);
+        assert_eq!(yarn(json!({"mscale": 2.0})).attention_factor, Yarn::default_attention_factor(4.0));
+        assert_eq!(yarn(json!({"mscale": 1.0, "mscale_all_dim": 1.0})).attention_factor, 1.0);
+    }
+
+    #[test]
+    fn a_gemma_has_a_table_for_each_kind_of_layer() {
+        let gemma = |fields: Value| {
+            let mut all = json!({"model_type": "gemma3_text", "sliding_window": 8});
+            all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            of(all).map(|config| (config.rope_theta, config.features.rope_local_theta, config.features.rope_scaling))
+        };
+        let tables = json!({"full_attention": {"rope_type": "default", "rope_theta": 5e5}, "sliding_attention": {"rope_type": "default", "rope_theta": 1e3}});
+        assert_eq!(gemma(json!({"rope_parameters": tables, "rope_theta": 7.0})).unwrap(), (5e5, Some(1e3), RopeScaling::None));
+        let linear = json!({"rope_type": "linear", "factor": 8.0});
+        let both = gemma(json!({"rope_parameters": tables, "rope_scaling": linear})).unwrap();
+        assert_eq!(both, (5e5, Some(1e3), RopeScaling::Linear { factor: 8.0 }));
+        for (fields, expected) in [
+            (json!({"rope_parameters": {"rope_theta": 5e5}}), "rope_parameters with `rope_theta`"),
+            (json!({"rope_scaling": {"type": "linear", "factor": 8.0}}), "rope_scaling with `type`"),
+            (json!({"rope_parameters": {"sliding_attention": linear}}), "in layers with a window"),
+        ] {
+            let error = gemma(fields).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
     #[test]
     fn what_we_cannot_run_is_named() {
         let cases = [
@@ -430,7 +509,13 @@ pub mod tests {
             ("rope_scaling", json!({"rope_type": "dynamic", "factor": 8.0}), "dynamic"),
             ("rope_scaling", json!("linear"), "rope_scaling"),
             ("rope_scaling", json!({"type": "linear"}), "factor of rope_scaling is missing"),
-            ("rope_scaling", json!({"type": "yarn", "factor": 4.0, "mscale": 1.0}), "mscale"),
+            ("rope_scaling", json!({"type": "yarn", "factor": 4.0, "truncate": false}), "truncate"),
+            ("rope_scaling", json!({"factor": 4.0}), "factor of rope_scaling = 4.0"),
+            ("rope_scaling", json!({"type": "linear", "factor": 4.0, "beta": 1}), "beta of rope_scaling = 1"),
+            ("rope_parameters", json!({"full_attention": {"rope_theta": 5e5}}), "full_attention of rope_parameters"),
+            ("rope_parameters", json!({"rope_theta": null}), "rope_theta is null"),
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "layer_types"),
+            ("is_causal", json!(false), "is_causal"),
             ("rope_scaling", json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}), "short_factor"),
             ("rope_scaling", json!({"type": "longrope", "short_factor": [1.0, "x"], "long_factor": [1.0, 1.0]}), "short_factor"),
             ("hidden_act", json!("gelu"), "hidden_act"),

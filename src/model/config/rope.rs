@@ -162,11 +162,19 @@ pub fn longrope_attention_factor(positions: f64, original: usize) -> f32 {
 impl Yarn {
     /// The paper's 0.1 · ln s + 1.
     pub fn default_attention_factor(factor: f32) -> f32 {
-        if factor <= 1.0 { 1.0 } else { (0.1 * ln64(f64::from(factor)) + 1.0) as f32 }
+        Yarn::scaled_attention_factor(factor, 1.0)
     }
 
-    pub fn has_default_attention_factor(&self) -> bool {
-        (self.attention_factor - Yarn::default_attention_factor(self.factor)).abs() <= 1e-6 * self.attention_factor
+    /// The same with transformers' `mscale`.
+    pub fn scaled_attention_factor(factor: f32, scale: f32) -> f32 {
+        if factor <= 1.0 { 1.0 } else { (0.1 * f64::from(scale) * ln64(f64::from(factor)) + 1.0) as f32 }
+    }
+
+    /// All but the factor and the length as its paper has them: llama.cpp does not read the others from its files.
+    pub fn is_plain(&self) -> bool {
+        let has_default_attention_factor =
+            (self.attention_factor - Yarn::default_attention_factor(self.factor)).abs() <= 1e-6 * self.attention_factor;
+        has_default_attention_factor && self.beta_fast == 32.0 && self.beta_slow == 1.0
     }
 
     /// Fast turns are left alone, slow ones divided by the factor; between them a ramp.

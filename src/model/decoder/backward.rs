@@ -49,6 +49,15 @@ struct Scratch {
     low: Vec<f32>,
 }
 
+#[cfg(test)]
+impl Buffers {
+    pub(super) fn all(&self) -> Vec<&Vec<f32>> {
+        let Buffers { all, wanted, scratch } = self;
+        let Scratch { dnormed, dq, dk, dv, dglu, dgate, dup, draw, low } = scratch;
+        vec![&all.dx, &all.dout, &wanted.dx, &wanted.dout, dnormed, dq, dk, dv, dglu, dgate, dup, draw, low]
+    }
+}
+
 /// What all layers share.
 struct Pass<'a> {
     numbers: Numbers<'a>,

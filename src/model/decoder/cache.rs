@@ -8,6 +8,7 @@ use super::super::ModelError;
 use super::attention::{self, Heads};
 use super::forward::Attend;
 use super::{Batch, Config, Decoder, Keep, Tensors};
+use crate::base::memory;
 
 /// A fixed number of slots, each for one sequence of at most `capacity` tokens.
 #[derive(Debug)]
@@ -22,10 +23,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn new(config: &Config, slots: usize, capacity: usize) -> Cache {
+    /// Fails if there is not so much memory.
+    pub fn new(config: &Config, slots: usize, capacity: usize) -> Result<Cache, ModelError> {
+        let bytes = (slots as u64).saturating_mul(capacity as u64).saturating_mul(Cache::token_bytes(config) as u64);
+        memory::check(bytes, &format!("the cache for answers of {capacity} tokens"))?;
         let layer = || vec![0.0; slots * capacity * config.key_value_size()];
         let layers = || (0..config.num_hidden_layers).map(|_| layer()).collect();
-        Cache { heads: Heads::of(config), width: config.key_value_size(), capacity, keys: layers(), values: layers() }
+        Ok(Cache { heads: Heads::of(config), width: config.key_value_size(), capacity, keys: layers(), values: layers() })
     }
 
     /// Bytes that one token of one sequence takes.

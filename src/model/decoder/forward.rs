@@ -9,7 +9,7 @@ use crate::kernels::rope::{Turn, neighbours_to_halves};
 use super::super::{Activation, ModelError};
 use super::places::{LayerPlaces, Place};
 use super::turning::Turning;
-use super::{Batch, Config, Decoder, Front, Keep, Kept, Pairs, Tail, Tensors, Work, attention, copy, room, take_rows};
+use super::{Batch, Config, Decoder, Front, Keep, Kept, Load, Pairs, Tail, Tensors, Work, attention, copy, room, take_rows};
 
 /// How a layer attends: from its queries, keys and values to `out` and, for a backward pass, `lse`.
 pub(super) trait Attend {
@@ -71,6 +71,7 @@ impl Decoder {
     ) -> Result<(), ModelError> {
         batch.check(&self.config)?;
         self.places.check_adapter(adapter)?;
+        self.check_memory(Load { rows: batch.rows(), wanted: batch.wanted.len() }, keep)?;
         self.turning.prepare(batch, self.config.max_position_embeddings);
         self.keep = keep;
         let (d, depth) = (self.config.hidden_size, self.kept.len());

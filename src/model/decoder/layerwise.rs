@@ -1,7 +1,8 @@
 //! A text on its way through a model, one layer at a time: for what looks at a layer, or changes it before the next one sees what it gives. Holds what goes into the
 //! next layer for all the text, and knows nothing of what is looked for.
 
-use super::{Batch, Decoder, Places, Tensors};
+use super::{Batch, Decoder, Keep, Load, Places, Tensors};
+use crate::base::memory;
 use crate::model::{Config, ModelError};
 
 /// Tokens of one pass.
@@ -22,7 +23,7 @@ struct Pass {
 impl Layerwise {
     /// At the first layer's input.
     pub fn new(config: &Config, weights: &dyn Tensors, windows: &[Vec<u32>]) -> Result<Layerwise, ModelError> {
-        let decoder = Decoder::new(config)?;
+        let mut decoder = Decoder::new(config)?;
         let mut passes: Vec<Pass> = Vec::new();
         for window in windows {
             if passes.last().is_none_or(|pass| pass.batch.rows() + window.len() > BATCH_ROWS) {
@@ -32,10 +33,14 @@ impl Layerwise {
                 pass.batch.push(window, 0..window.len());
             }
         }
+        let tokens: u64 = windows.iter().map(|window| window.len() as u64).sum();
+        memory::check(tokens.saturating_mul(config.hidden_size as u64 * 4), &format!("what a layer makes of {tokens} tokens"))?;
         for Pass { batch, input } in &mut passes {
             batch.check(config)?;
             decoder.embed(weights, batch, input);
         }
+        let rows = passes.iter().map(|pass| pass.batch.rows()).max().unwrap_or(0);
+        decoder.check_memory(Load { rows, wanted: rows }, Keep::Nothing)?;
         Ok(Layerwise { decoder, passes, output: Vec::new() })
     }
 

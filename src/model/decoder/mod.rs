@@ -12,6 +12,7 @@ mod forward;
 mod layerwise;
 mod low_rank;
 mod places;
+mod size;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use batch::Batch;
 pub use layerwise::Layerwise;
 pub use low_rank::LowRank;
 pub use places::{Place, Places};
+pub use size::Load;
 pub use tensors::{Pairs, Tensors};
 pub use watched::{Gather, Inputs, Watched};
 
@@ -78,6 +80,8 @@ pub struct Decoder {
     /// What an adapter reduces its input to.
     low: Vec<f32>,
     gradients: backward::Buffers,
+    /// Bytes that a pass may hold, as far as it was checked.
+    checked: u64,
 }
 
 /// A layer's input and its attention's result: rows × width each.
@@ -159,6 +163,7 @@ impl Decoder {
             spare: Vec::new(),
             low: Vec::new(),
             gradients: backward::Buffers::default(),
+            checked: 0,
         })
     }
 
@@ -169,7 +174,7 @@ impl Decoder {
 
     /// Rows of one piece of logits.
     pub fn head_rows(&self) -> usize {
-        (HEAD_CHUNK / self.config.vocab_size / 256).max(1) * 256
+        head_rows(self.config.vocab_size)
     }
 
     /// Calls `each` with the logits of the wanted rows of the last forward pass, some rows at a time.
@@ -191,6 +196,11 @@ impl Decoder {
         room(logits, rows.len(), self.config.vocab_size);
         weights.linear(&self.places.head, &self.normed[rows.start * d..rows.end * d], logits, Write::Set);
     }
+}
+
+/// Rows of one piece of logits for a vocabulary.
+pub fn head_rows(vocab_size: usize) -> usize {
+    (HEAD_CHUNK / vocab_size.max(1) / 256).max(1) * 256
 }
 
 /// `y = x · wᵀ` for a weight of `outputs` × `inputs`.

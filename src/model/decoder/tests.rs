@@ -254,7 +254,7 @@ fn cached_tokens_are_as_whole_sequences(config: &Config) {
     whole.push(&two, 1..8);
     decoder.forward(&weights.data, &whole, Keep::Nothing).unwrap();
     let expected = logits(&mut decoder, &weights);
-    let mut cache = Cache::new(config, 3, 12);
+    let mut cache = Cache::new(config, 3, 12).unwrap();
     let mut batch = Batch::default();
     batch.push(&one[..5], 4..5);
     batch.push(&two[..1], 0..1);

@@ -10,6 +10,9 @@ use crate::kernels::gemm::Write;
 pub trait Gather: Default + Send {
     /// Rows × columns, behind those that were there before.
     fn add(&mut self, x: &[f32], columns: usize);
+
+    /// Bytes that it takes for so many columns, what is then made of it included.
+    fn bytes(columns: usize) -> u64;
 }
 
 /// What has gone into some matrices.

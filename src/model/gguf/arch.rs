@@ -102,7 +102,7 @@ pub fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
             return refuse(format!("a sliding window of {window} tokens"), "sees all tokens; train without `sliding_window`");
         }
         (Some(window), Family::Qwen2 | Family::Qwen3 | Family::SmolLm3) => {
-            return refuse(format!("a sliding window of {window} tokens"), "sees all tokens");
+            return refuse(format!("a sliding window of {window} tokens (sliding_window)"), "sees all tokens");
         }
         // Of a Phi-3 the file says it, though llama.cpp sees all tokens.
         (Some(_), Family::Gemma3 | Family::Phi3) | (None, _) => {}
@@ -125,18 +125,19 @@ pub fn refuse_what_it_cannot_say(config: &Config) -> Result<(), ModelError> {
     if config.family == Family::SmolLm3 && *unturned_layers != every(SMOLLM3_PATTERN, config.num_hidden_layers) {
         return refuse("no_rope_layers".to_string(), "leaves out the positions of every fourth layer, and of no other");
     }
-    if config.family == Family::Phi3 && config.query_size() != config.hidden_size {
-        return refuse(format!("heads of {} together", config.query_size()), "has heads that are hidden_size together");
+    if matches!(config.family, Family::Phi3 | Family::Qwen2) && config.query_size() != config.hidden_size {
+        return refuse(format!("heads of {} together (head_dim)", config.query_size()), "has heads that are hidden_size together");
     }
     let scales = match (rope_scaling, config.family) {
         (RopeScaling::None, _) => true,
         (RopeScaling::LongRope { .. }, Family::Phi3) => true,
         (_, Family::Phi3) => false,
         (RopeScaling::Linear { .. }, _) => true,
-        (RopeScaling::Yarn(yarn), family) => family != Family::Gemma3 && yarn.has_default_attention_factor(),
-        (RopeScaling::Llama3 { .. }, family) => pairs(family) == Pairs::Neighbours,
+        (RopeScaling::Yarn(yarn), family) => family != Family::Gemma3 && yarn.is_plain(),
+        // llama.cpp reads the factors of no other architecture.
+        (RopeScaling::Llama3 { .. }, family) => family == Family::Llama,
         (RopeScaling::LongRope { short_factor, long_factor, attention_factor, .. }, family) => {
-            pairs(family) == Pairs::Neighbours && short_factor == long_factor && *attention_factor == 1.0
+            family == Family::Llama && short_factor == long_factor && *attention_factor == 1.0
         }
     };
     if scales { Ok(()) } else { refuse("this rope_scaling".to_string(), "has no positions that are stretched like this") }

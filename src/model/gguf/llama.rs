@@ -144,7 +144,7 @@ pub fn load(path: &Path) -> Result<Model, ModelError> {
         })?;
         rows_from_file(&tensor.name, out, &config);
     }
-    Ok(Model { config, weights, tokenizer, chat })
+    Model { config, weights, tokenizer, chat }.with_ends()
 }
 
 /// The same with the weights left in the file.
@@ -155,7 +155,7 @@ pub fn open_model(path: &Path) -> Result<Model<Stored>, ModelError> {
     let weights = Stored::new(Arc::new(layout), arch::pairs(config.family), &mut |tensor| {
         spans.next().ok_or_else(|| wrong(path, format!("tensor `{}` is missing", tensor.name)))
     })?;
-    Ok(Model { config, weights, tokenizer, chat })
+    Model { config, weights, tokenizer, chat }.with_ends()
 }
 
 /// A file whose tensors are those that its configuration promises and no others.
@@ -208,7 +208,7 @@ fn span(file: &Gguf, theirs: &str, shape: &[usize], path: &Path) -> Result<Span,
         let shape: Vec<usize> = shape.iter().rev().copied().collect();
         return Err(wrong(path, format!("tensor `{theirs}` has shape {:?}, not {shape:?}", found.shape)));
     }
-    Ok(Span { file: Arc::clone(&file.map), bytes: found.bytes.clone(), ty: found.ty, offset: 0.0 })
+    Ok(Span { file: Arc::clone(file.file_of(found)), bytes: found.bytes.clone(), ty: found.ty, offset: 0.0 })
 }
 
 pub(super) fn wrong(path: &Path, why: String) -> ModelError {

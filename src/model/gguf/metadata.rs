@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::llama::wrong;
-use super::{Gguf, Value, arch, tokens};
+use super::{Array, Gguf, Value, arch, tokens};
 use crate::model::config::{MAX_LAYERS, RopeScaling, Yarn};
 use crate::model::decoder::Pairs;
 use crate::model::quant::dequantize;
 use crate::model::weights::Layout;
-use crate::model::{Activation, Config, Family, Features, Model, ModelError};
+use crate::model::{Activation, Config, Family, Features, Model, ModelError, keys};
 
 /// Everything that llama.cpp wants to know. `file_type` is `llama_ftype`. No name is written: it would make equal models unequal files.
 pub fn metadata<W>(model: &Model<W>, file_type: u32) -> Result<Vec<(String, Value)>, ModelError> {
@@ -67,7 +67,15 @@ pub fn metadata<W>(model: &Model<W>, file_type: u32) -> Result<Vec<(String, Valu
     add("rope.dimension_count", number(config.rotary_dim())?);
     entries.push(("general.quantization_version".to_string(), Value::U32(2)));
     entries.extend(tokens::write(model)?.into_iter().map(|(key, value)| (key.to_string(), value)));
-    entries.push(("tokenizer.chat_template".to_string(), Value::from(model.chat.source())));
+    // As gguf-py names them. A model without any stays without.
+    if let Some(source) = model.chat.source() {
+        entries.push(("tokenizer.chat_template".to_string(), Value::from(source)));
+    }
+    let names: Vec<String> = model.chat.others().map(|(name, _)| name.to_string()).collect();
+    if !names.is_empty() {
+        entries.push(("tokenizer.chat_templates".to_string(), Value::Array(Array::String(names))));
+        entries.extend(model.chat.others().map(|(name, source)| (format!("tokenizer.chat_template.{name}"), Value::from(source))));
+    }
     Ok(entries)
 }
 
@@ -90,10 +98,14 @@ fn size_label(parameters: usize) -> String {
 
 /// The configuration of a file, all of whose metadata that would change what the model computes is understood.
 pub fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
+    if let Some(kind) = file.get("general.type").filter(|kind| kind.as_str() != Some("model")) {
+        let what = format!("`{}`, whose general.type is `{}`,", path.display(), super::shown(kind.as_str().unwrap_or("?")));
+        return Err(ModelError::unsupported(what, "a model is needed, not an adapter, a projector or an importance matrix"));
+    }
     let missing = || wrong(path, "general.architecture is missing".to_string());
     let family = arch::family(file.get("general.architecture").and_then(Value::as_str).ok_or_else(missing)?)?;
     let fields = Fields { file, path, arch: arch::name(family) };
-    fields.refuse_what_we_cannot_run()?;
+    keys::check_gguf(&file.header, fields.arch)?;
     let embedding = file.tensor("token_embd.weight").ok_or_else(|| fields.wrong("tensor `token_embd.weight` is missing".to_string()))?;
     let heads = fields.size("attention.head_count", None)?;
     let hidden_size = fields.size("embedding_length", None)?;
@@ -103,6 +115,8 @@ pub fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
     if layers as u64 > MAX_LAYERS {
         return Err(fields.wrong(format!("block_count (num_hidden_layers) is {layers}; it must be 1 to {MAX_LAYERS}")));
     }
+    fields.token("tokenizer.ggml.eos_token_id")?;
+    let ends = tokens::ends::read(&file.header).map_err(|why| fields.wrong(why))?;
     let mut config = Config {
         family,
         vocab_size: embedding.shape.get(1).copied().unwrap_or(0),
@@ -119,16 +133,16 @@ pub fn config(file: &Gguf, path: &Path) -> Result<Config, ModelError> {
         rope_theta: fields.number("rope.freq_base", Some(1e4))?,
         tie_word_embeddings: file.tensor("output.weight").is_none(),
         bos_token_id: fields.token("tokenizer.ggml.bos_token_id")?,
-        eos_token_id: fields.token("tokenizer.ggml.eos_token_id")?,
+        eos_token_id: ends.first().copied(),
         pad_token_id: fields.token("tokenizer.ggml.padding_token_id")?,
-        features: Features { other_ends: tokens::other_ends(&file.header), ..Features::of(family) },
+        features: Features { other_ends: ends.iter().skip(1).copied().collect(), ..Features::of(family) },
     };
     fields.heads(&mut config)?;
     // What follows divides by sizes.
-    config.check()?;
+    fields.check(&config)?;
     fields.layers(&mut config)?;
     config.features.rope_scaling = fields.scaling(&config)?;
-    config.check()?;
+    fields.check(&config)?;
     Ok(config)
 }
 
@@ -145,15 +159,17 @@ impl Fields<'_> {
         wrong(self.path, why)
     }
 
-    fn refuse_what_we_cannot_run(&self) -> Result<(), ModelError> {
-        for key in ["expert_count", "attn_logit_softcapping", "final_logit_softcapping"] {
-            let is_zero = |value: &Value| value.as_u64() == Some(0) || value.as_f32() == Some(0.0);
-            if self.get(key).is_some_and(|value| !is_zero(value)) {
-                let why = "only dense models that cap neither scores nor logits are";
-                return Err(ModelError::unsupported(format!("{}.{key}", self.arch), why));
-            }
-        }
-        Ok(())
+    /// There is no `config.json` to blame.
+    fn check(&self, config: &Config) -> Result<(), ModelError> {
+        let of_this_file = |what: String| match what.strip_prefix("config.json") {
+            Some(rest) => format!("`{}`{rest}", self.path.display()),
+            None => what,
+        };
+        config.check().map_err(|error| match error {
+            ModelError::Malformed { what, why } => ModelError::Malformed { what: of_this_file(what), why },
+            ModelError::Unsupported { what, why } => ModelError::Unsupported { what: of_this_file(what), why },
+            other => other,
+        })
     }
 
     /// Files of architectures without a window may say 0.
@@ -174,9 +190,16 @@ impl Fields<'_> {
         let unsupported = |key: &str, size: usize| {
             Err(ModelError::unsupported(format!("{}.{key} = {size}", self.arch), format!("it must be the head's {head_dim}")))
         };
-        let (value, turned) = (self.size("attention.value_length", Some(head_dim))?, self.size("rope.dimension_count", Some(head_dim))?);
-        if value != head_dim {
-            return unsupported("attention.value_length", value);
+        for key in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            let size = self.size(key, Some(head_dim))?;
+            if size != head_dim {
+                return unsupported(key, size);
+            }
+        }
+        let turned = self.size("rope.dimension_count", Some(head_dim))?;
+        let locally = self.size("rope.dimension_count_swa", Some(turned))?;
+        if locally != turned {
+            return unsupported("rope.dimension_count_swa", locally);
         }
         match config.family {
             _ if turned == head_dim => Ok(()),
@@ -191,6 +214,7 @@ impl Fields<'_> {
     /// What llama.cpp takes for granted of some architectures' layers.
     fn layers(&self, config: &mut Config) -> Result<(), ModelError> {
         let layers = config.num_hidden_layers;
+        self.pattern(config.family)?;
         match config.family {
             Family::Gemma3 => {
                 if config.sliding_window.is_none() {
@@ -206,51 +230,74 @@ impl Fields<'_> {
         Ok(())
     }
 
+    /// Which layers have a window: versions of llama.cpp differ in whether they ask the file.
+    fn pattern(&self, family: Family) -> Result<(), ModelError> {
+        const KEY: &str = "attention.sliding_window_pattern";
+        match (self.get(KEY), family) {
+            (None, _) => Ok(()),
+            (Some(value), Family::Gemma3) if value.as_u64() == Some(arch::GEMMA3_PATTERN as u64) => Ok(()),
+            (Some(_), Family::Gemma3) => {
+                let why = "every sixth layer of a Gemma 3 sees all tokens, and no other";
+                Err(ModelError::unsupported(format!("{}.{KEY}", self.arch), why))
+            }
+            (Some(value), _) if value.as_u64().is_some_and(|pattern| pattern <= 1) => Ok(()),
+            (Some(_), _) => Err(ModelError::unsupported(format!("{}.{KEY}", self.arch), "all layers of this architecture see alike")),
+        }
+    }
+
+    /// As llama.cpp reads it: positions are divided by `rope.scaling.factor`, or else by the older `rope.scale_linear`, unless the type says `none`.
     fn scaling(&self, config: &Config) -> Result<RopeScaling, ModelError> {
-        let kind = self.get("rope.scaling.type").and_then(Value::as_str).unwrap_or("none");
+        let kind = match self.get("rope.scaling.type") {
+            None => "linear",
+            Some(value) => value.as_str().ok_or_else(|| self.wrong(format!("{}.rope.scaling.type is not a text", self.arch)))?,
+        };
+        let place = if self.get("rope.scaling.factor").is_some() { "rope.scaling.factor" } else { "rope.scale_linear" };
+        let factor = Some(self.number(place, Some(1.0))?).filter(|factor| *factor != 0.0).unwrap_or(1.0);
+        let factor = if kind == "none" { 1.0 } else { factor };
         let original = || self.size("rope.scaling.original_context_length", Some(config.max_position_embeddings));
         let pairs = config.rotary_dim() / 2;
-        match (kind, config.family) {
-            ("none" | "longrope", Family::Phi3) => match (self.factors(arch::ROPE_SHORT, pairs)?, self.factors(arch::ROPE_LONG, pairs)?) {
-                (Some(short_factor), Some(long_factor)) => Ok(RopeScaling::LongRope {
-                    short_factor,
-                    long_factor,
-                    original: original()?,
-                    attention_factor: self.number("rope.scaling.attn_factor", Some(1.0))?,
-                }),
-                (None, None) => Ok(RopeScaling::None),
-                _ => Err(self.wrong(format!("it has one of `{}` and `{}`", arch::ROPE_SHORT, arch::ROPE_LONG))),
-            },
-            ("none", family) => match self.factors(arch::ROPE_FREQS, pairs)? {
-                None => Ok(RopeScaling::None),
-                Some(factors) if arch::pairs(family) == Pairs::Neighbours => Ok(known_factors(config, factors)),
-                Some(_) => Err(self.unsupported_scaling(arch::ROPE_FREQS)),
-            },
-            ("linear", _) => Ok(RopeScaling::Linear { factor: self.number("rope.scaling.factor", None)? }),
-            ("yarn", _) => self.yarn(original()?),
-            (other, _) => Err(self.unsupported_scaling(&super::shown(other))),
+        if config.family == Family::Phi3 {
+            return self.phi3_scaling(kind, (place, factor), original()?, pairs);
+        }
+        if self.number("rope.scaling.attn_factor", Some(1.0))? != 1.0 {
+            return Err(self.unsupported_scaling(&format!("{}.rope.scaling.attn_factor", self.arch)));
+        }
+        let factors = self.factors(arch::ROPE_FREQS, pairs)?;
+        match (kind, factors) {
+            ("none" | "linear" | "longrope", None) if factor == 1.0 => Ok(RopeScaling::None),
+            ("linear" | "longrope", None) => Ok(RopeScaling::Linear { factor }),
+            ("none" | "linear" | "longrope", Some(factors)) if factor == 1.0 && arch::pairs(config.family) == Pairs::Neighbours => {
+                Ok(known_factors(config, factors))
+            }
+            ("yarn", None) => Ok(RopeScaling::Yarn(Yarn {
+                factor,
+                original: original()?,
+                attention_factor: Yarn::default_attention_factor(factor),
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+            })),
+            ("none" | "linear" | "longrope" | "yarn", Some(_)) => Err(self.unsupported_scaling(arch::ROPE_FREQS)),
+            (other, _) => Err(self.unsupported_scaling(&format!("{}.rope.scaling.type `{}`", self.arch, super::shown(other)))),
+        }
+    }
+
+    /// Two tensors of factors, or none.
+    fn phi3_scaling(&self, kind: &str, (place, factor): (&str, f32), original: usize, pairs: usize) -> Result<RopeScaling, ModelError> {
+        let attention_factor = self.number("rope.scaling.attn_factor", Some(1.0))?;
+        if !matches!(kind, "none" | "linear" | "longrope") || factor != 1.0 {
+            return Err(self.unsupported_scaling(&format!("phi3.rope.scaling.type `{}` and phi3.{place} {factor}", super::shown(kind))));
+        }
+        match (self.factors(arch::ROPE_SHORT, pairs)?, self.factors(arch::ROPE_LONG, pairs)?) {
+            (Some(short_factor), Some(long_factor)) => Ok(RopeScaling::LongRope { short_factor, long_factor, original, attention_factor }),
+            (None, None) if attention_factor == 1.0 => Ok(RopeScaling::None),
+            (None, None) => Err(self.unsupported_scaling("phi3.rope.scaling.attn_factor")),
+            _ => Err(self.wrong(format!("it has one of `{}` and `{}`", arch::ROPE_SHORT, arch::ROPE_LONG))),
         }
     }
 
     fn unsupported_scaling(&self, what: &str) -> ModelError {
         let why = "positions of this architecture are stretched by linear and yarn here, and by factors only where llama.cpp has them";
         ModelError::unsupported(format!("scaled rotary positions ({what})"), why)
-    }
-
-    fn yarn(&self, original: usize) -> Result<RopeScaling, ModelError> {
-        for (key, default) in [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("attn_factor", 1.0), ("yarn_log_multiplier", 0.0)] {
-            if self.number(&format!("rope.scaling.{key}"), Some(default))? != default {
-                return Err(self.unsupported_scaling(key));
-            }
-        }
-        let factor = self.number("rope.scaling.factor", None)?;
-        Ok(RopeScaling::Yarn(Yarn {
-            factor,
-            original,
-            attention_factor: Yarn::default_attention_factor(factor),
-            beta_fast: self.number("rope.scaling.yarn_beta_fast", Some(32.0))?,
-            beta_slow: self.number("rope.scaling.yarn_beta_slow", Some(1.0))?,
-        }))
     }
 
     /// The numbers of a tensor that is no weight.
@@ -292,7 +339,12 @@ impl Fields<'_> {
             None => Ok(None),
             Some(value) => {
                 let id = value.as_u64().and_then(|n| u32::try_from(n).ok());
-                id.map(Some).ok_or_else(|| self.wrong(format!("{key} is not a token")))
+                let id = id.ok_or_else(|| self.wrong(format!("{key} is not a token")))?;
+                match self.file.get("tokenizer.ggml.tokens").and_then(Value::as_strings).map(<[String]>::len) {
+                    Some(tokens) if id as usize >= tokens => Err(self.wrong(format!("{key} is {id}, but the file has {tokens} tokens"))),
+                    // That there are none is told by whoever needs them.
+                    _ => Ok(Some(id)),
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod file_type;
 pub mod llama;
 mod metadata;
 pub mod pack;
+pub mod parts;
 pub mod read;
 mod tokens;
 pub mod value;
@@ -16,13 +17,19 @@ pub mod write;
 pub use file_type::{file_type_id, file_type_name};
 pub use llama::{load, open_model, save};
 pub use read::{Gguf, Header, TensorInfo};
+pub use tokens::ends::of_llama_cpp_alone as ends_of_llama_cpp_alone;
 pub use value::{Array, Value};
 pub use write::{TensorPlan, Writer};
 
 use std::path::Path;
 
+use crate::base::memory::Shortage;
 use crate::model::ModelError;
+use crate::model::error::LFS_POINTER;
 use crate::model::quant::QuantError;
+
+/// What a file begins with.
+pub const MAGIC: &[u8; 4] = b"GGUF";
 
 /// Where tensors begin: at multiples of this, unless a file says otherwise.
 pub const ALIGNMENT: usize = 32;
@@ -32,8 +39,16 @@ pub const ALIGNMENT: usize = 32;
 pub enum GgufError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Memory(#[from] Shortage),
     #[error("this is no GGUF file")]
     NotGguf,
+    #[error("{LFS_POINTER}")]
+    Pointer,
+    #[error("it is part {number} of {count}: open the first one, `{first}`")]
+    LaterPart { number: u64, count: u64, first: String },
+    #[error("it is the first of {count} parts, and {why}")]
+    Parts { count: u64, why: String },
     #[error("this GGUF file is big-endian; only little-endian ones are read")]
     BigEndian,
     #[error("GGUF version {0} is not known (2 and 3 are)")]
@@ -73,6 +88,7 @@ pub fn open(path: &Path) -> Result<Gguf, ModelError> {
 pub fn named(doing: &'static str, path: &Path, error: GgufError) -> ModelError {
     match error {
         GgufError::Io(error) => ModelError::io(doing, path, error),
+        GgufError::Memory(shortage) => ModelError::Memory(shortage),
         error => ModelError::malformed(format!("`{}`", path.display()), error),
     }
 }
@@ -84,5 +100,7 @@ fn shown(name: &str) -> String {
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod packing_tests;
 #[cfg(test)]
 mod tests;

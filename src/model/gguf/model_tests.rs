@@ -147,9 +147,14 @@ fn ends_of_turns_are_known_by_their_names() {
     json["added_tokens"].as_array_mut().unwrap().push(token);
     model.tokenizer = crate::model::Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
     model.tokenizer.eos = model.tokenizer.special("<|endoftext|>");
-    let (_space, path) = saved(&model, BlockType::F32);
-    let read = Model::load(&path).unwrap().config;
-    assert_eq!((read.eos_token_id, read.features.other_ends), (Some(0), vec![257]));
+    let ends = |model: &Model| {
+        let (_space, path) = saved(model, BlockType::F32);
+        Model::load(&path).unwrap().config.end_tokens().collect::<Vec<_>>()
+    };
+    // The folder says so, or it does not.
+    assert_eq!(ends(&model), [0]);
+    model.config.add_end(257);
+    assert_eq!(ends(&model), [0, 257]);
 }
 
 #[test]
@@ -239,22 +244,60 @@ fn what_we_cannot_run_is_named() {
         ("llama.block_count", Value::U32(1), "blk.1"),
         ("llama.block_count", Value::U64(u64::MAX), "num_hidden_layers"),
         ("llama.embedding_length", Value::U32(64), "shape"),
-        ("llama.rope.scaling.type", Value::from("su"), "scaled rotary positions (su)"),
+        ("llama.rope.scaling.type", Value::from("su"), "rope.scaling.type `su`"),
         ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
         ("llama.expert_count", Value::U32(8), "expert_count"),
         ("tokenizer.ggml.model", Value::from("llama"), "scores is missing"),
-        ("tokenizer.ggml.pre", Value::from("tekken"), "tekken"),
-        ("tokenizer.ggml.eos_token_id", Value::U32(9999), "eos_token_id"),
+        ("tokenizer.ggml.pre", Value::from("viking"), "viking"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(9999), "x.gguf` is malformed: tokenizer.ggml.eos_token_id is 9999"),
         ("tokenizer.ggml.merges", Value::Array(Array::String(vec!["nomerge".into()])), "merge"),
     ];
     for (key, value, expected) in cases {
         let error = said(&set(key, value)).unwrap_err();
         assert!(error.contains(expected), "{key}: {error}");
     }
+    for key in crate::model::keys::File::Gguf.keys().iter().filter(|key| key.fate == crate::model::keys::Fate::Refused) {
+        let name: &'static str = Box::leak(key.name.replace("{arch}", "llama").into_boxed_str());
+        let error = said(&set(name, Value::F32(7.0))).unwrap_err();
+        assert!(error.contains(name), "{error}");
+    }
     assert!(said(&|metadata| metadata.retain(|(name, _)| name != "tokenizer.ggml.tokens")).unwrap_err().contains("tokens is missing"));
     assert!(
         said(&|metadata| metadata.retain(|(name, _)| name != "llama.context_length")).unwrap_err().contains("context_length is missing")
     );
+}
+
+/// What llama.cpp makes of where positions are stretched, found by asking it (`tests/peers/model_keys.py`).
+#[test]
+fn older_and_missing_keys_of_positions_mean_what_they_mean_in_llama_cpp() {
+    let model = model(small());
+    let said = |entries: &[(&str, Value)]| {
+        let space = tempfile::tempdir().unwrap();
+        let path = space.path().join("x.gguf");
+        let mut metadata = llama::metadata(&model, 0).unwrap();
+        metadata.extend(entries.iter().map(|(key, value)| (format!("llama.rope.{key}"), value.clone())));
+        let plans: Vec<_> =
+            model.weights.iter().map(|(name, shape, _)| llama::plan(&model.config, name, shape, BlockType::F32).unwrap()).collect();
+        let mut writer = Writer::create(&path, &metadata, &plans).unwrap();
+        plans.iter().for_each(|plan| writer.tensor(&vec![0; plan.size_bytes().unwrap()]).unwrap());
+        writer.finish().unwrap();
+        Model::load(&path).map(|model| model.config.features.rope_scaling).map_err(|error| error.to_string())
+    };
+    let (four, kind) = (Value::F32(4.0), |kind: &str| ("scaling.type", Value::from(kind)));
+    let linear = || Ok(RopeScaling::Linear { factor: 4.0 });
+    let none = || Ok(RopeScaling::None);
+    assert_eq!(said(&[("scaling.factor", four.clone())]), linear());
+    assert_eq!(said(&[("scale_linear", four.clone())]), linear());
+    assert_eq!(said(&[kind("linear"), ("scaling.factor", four.clone()), ("scale_linear", Value::F32(2.0))]), linear());
+    assert_eq!(said(&[("scaling.factor", Value::F32(0.0)), ("scale_linear", four.clone())]), none());
+    assert_eq!(said(&[kind("none"), ("scaling.factor", four.clone())]), none());
+    assert_eq!(said(&[kind("linear")]), none());
+    let yarn = Yarn { factor: 4.0, original: 64, attention_factor: Yarn::default_attention_factor(4.0), beta_fast: 32.0, beta_slow: 1.0 };
+    assert_eq!(said(&[kind("yarn"), ("scale_linear", four.clone())]), Ok(RopeScaling::Yarn(yarn)));
+    for (key, value) in [("scaling.attn_factor", 2.0), ("scaling.yarn_beta_fast", 8.0), ("scaling.yarn_ext_factor", 0.0)] {
+        let error = said(&[kind("yarn"), ("scaling.factor", four.clone()), (key, Value::F32(value))]).unwrap_err();
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 proptest::proptest! {

@@ -5,8 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::GgufError;
 use super::value::{Array, Value};
+use super::{GgufError, MAGIC, parts};
+use crate::base::memory::Growth;
+use crate::model::error::is_lfs_pointer;
 use crate::model::mapped::Mapped;
 use crate::model::quant::BlockType;
 
@@ -27,6 +29,11 @@ const MAX_ITEMS: usize = 1 << 24;
 /// The default is 32; page sizes occur.
 const MAX_ALIGNMENT: usize = 1 << 20;
 
+/// What a text takes beside its bytes, about.
+const TEXT_BYTES: u64 = 32;
+/// What takes the memory, for messages.
+const METADATA: &str = "what the GGUF file says of itself";
+
 /// What a tensor is and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -36,6 +43,8 @@ pub struct TensorInfo {
     pub ty: BlockType,
     /// From the start of the file.
     pub bytes: Range<usize>,
+    /// In which file it is, of a model in parts.
+    pub part: usize,
 }
 
 impl TensorInfo {
@@ -56,15 +65,24 @@ pub struct Header {
 /// An open GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
+    /// Of a model in parts, the first one's metadata and the tensors of all.
     pub header: Arc<Header>,
     pub map: Arc<Mapped>,
+    /// The files after the first.
+    pub parts: Vec<Arc<Mapped>>,
 }
 
 impl Gguf {
     pub fn open(path: &Path) -> Result<Gguf, GgufError> {
         let map = Mapped::open(path)?;
-        let header = Header::parse(&map)?;
-        Ok(Gguf { header: Arc::new(header), map: Arc::new(map) })
+        let mut header = Header::parse(&map)?;
+        let parts = parts::join(path, &mut header)?;
+        Ok(Gguf { header: Arc::new(header), map: Arc::new(map), parts })
+    }
+
+    /// The file that holds a tensor.
+    pub fn file_of(&self, tensor: &TensorInfo) -> &Arc<Mapped> {
+        tensor.part.checked_sub(1).and_then(|part| self.parts.get(part)).unwrap_or(&self.map)
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {
@@ -77,7 +95,7 @@ impl Gguf {
 
     /// The packed bytes of one of this file's tensors.
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        self.map.get(tensor.bytes.clone()).unwrap_or(&[])
+        self.file_of(tensor).get(tensor.bytes.clone()).unwrap_or(&[])
     }
 }
 
@@ -87,10 +105,13 @@ impl Header {
     }
 
     pub fn parse(file: &[u8]) -> Result<Header, GgufError> {
-        if file.get(..4) != Some(b"GGUF") {
+        if is_lfs_pointer(file) {
+            return Err(GgufError::Pointer);
+        }
+        if file.get(..4) != Some(MAGIC) {
             return Err(GgufError::NotGguf);
         }
-        let mut cursor = Cursor { file, at: 4 };
+        let mut cursor = Cursor { file, at: 4, held: Growth::default() };
         let version = cursor.u32("the version")?;
         match version {
             2 | 3 => {}
@@ -160,10 +181,10 @@ fn read_tensor(cursor: &mut Cursor) -> Result<(TensorInfo, u64), GgufError> {
     let Some(bytes) = ty.bytes_for(values).filter(|_| values > 0 && row % ty.block_values() == 0) else {
         return Err(GgufError::Shape { name });
     };
-    Ok((TensorInfo { name, shape, ty, bytes: 0..bytes }, offset))
+    Ok((TensorInfo { name, shape, ty, bytes: 0..bytes, part: 0 }, offset))
 }
 
-fn check_names(tensors: &[TensorInfo]) -> Result<(), GgufError> {
+pub(super) fn check_names(tensors: &[TensorInfo]) -> Result<(), GgufError> {
     let mut seen = std::collections::BTreeSet::new();
     match tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str())) {
         Some(tensor) => Err(GgufError::Twice(tensor.name.clone())),
@@ -193,6 +214,8 @@ fn place(tensors: &mut [TensorInfo], offsets: &[u64], head: usize, alignment: us
 struct Cursor<'a> {
     file: &'a [u8],
     at: usize,
+    /// A file may be large without taking any room on its disk, and what it says is copied.
+    held: Growth,
 }
 
 impl<'a> Cursor<'a> {
@@ -224,6 +247,7 @@ impl<'a> Cursor<'a> {
         let length = limited(what, self.u64(what)?, most as u64)?;
         let length = usize::try_from(length).map_err(|_| GgufError::Cut { what })?;
         let bytes = self.take(length, what)?;
+        self.held.add(length as u64 + TEXT_BYTES, METADATA)?;
         std::str::from_utf8(bytes).map(str::to_string).map_err(|_| GgufError::NotText { what })
     }
 
@@ -272,6 +296,7 @@ impl<'a> Cursor<'a> {
     fn numbers<T, const N: usize>(&mut self, count: usize, read: impl Fn([u8; N]) -> T) -> Result<Vec<T>, GgufError> {
         const WHAT: &str = "a metadata array";
         let bytes = self.take(count.checked_mul(N).ok_or(GgufError::Cut { what: WHAT })?, WHAT)?;
+        self.held.add(bytes.len() as u64, METADATA)?;
         let (items, _) = bytes.as_chunks::<N>();
         Ok(items.iter().map(|item| read(*item)).collect())
     }
@@ -282,6 +307,7 @@ impl<'a> Cursor<'a> {
         if count > self.remaining() / 8 {
             return Err(GgufError::Cut { what: WHAT });
         }
+        self.held.add(count as u64 * size_of::<String>() as u64, METADATA)?;
         let mut texts = Vec::with_capacity(count);
         for _ in 0..count {
             texts.push(self.text(WHAT, MAX_TEXT_BYTES)?);

@@ -23,6 +23,11 @@ pub struct Hessian {
 }
 
 impl Gather for Hessian {
+    /// The sums, a pass's products, and the three squares and a half that the factor and what is carried on take.
+    fn bytes(columns: usize) -> u64 {
+        Hessian::square(columns).saturating_mul(5)
+    }
+
     fn add(&mut self, x: &[f32], columns: usize) {
         let rows = x.len() / columns;
         self.columns = columns;
@@ -37,6 +42,11 @@ impl Gather for Hessian {
 }
 
 impl Hessian {
+    /// Bytes of a matrix of f64 with so many columns and rows.
+    fn square(columns: usize) -> u64 {
+        (columns as u64).saturating_mul(columns as u64).saturating_mul(8)
+    }
+
     /// Σx² of each column.
     pub fn diagonal(&self) -> Vec<f64> {
         self.sums.iter().step_by(self.columns + 1).copied().collect()

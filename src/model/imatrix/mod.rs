@@ -35,6 +35,15 @@ pub struct Entry {
     pub count: f32,
 }
 
+/// Where an importance matrix and a model differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covering<'a> {
+    /// Matrices of the model without an entry.
+    pub without: Vec<&'a str>,
+    /// Entries of matrices that the model does not have.
+    pub strangers: usize,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Imatrix {
     /// By the matrix's name in a GGUF file.
@@ -55,6 +64,20 @@ impl Imatrix {
             return Err(ModelError::malformed("the importance matrix", why));
         }
         Ok(relative(&sums.iter().map(|sum| f64::from(*sum)).collect::<Vec<_>>()))
+    }
+
+    /// How it fits the matrices of these names: that none has an entry is an error.
+    pub fn covering<'a>(&self, matrices: &[&'a str]) -> Result<Covering<'a>, ModelError> {
+        let observed = |name: &str| self.entries.get(name).is_some_and(|entry| entry.count > 0.0);
+        let (fitting, without): (Vec<&str>, Vec<&str>) = matrices.iter().copied().partition(|name| observed(name));
+        if fitting.is_empty() && !matrices.is_empty() {
+            let other = self.entries.keys().next().map_or("it is empty".to_string(), |name| format!("it has `{name}`"));
+            let why =
+                format!("none of its {} entries is of a matrix of this model: {other}, the model `{}`", self.entries.len(), matrices[0]);
+            return Err(ModelError::malformed("the importance matrix", why));
+        }
+        let strangers = self.entries.keys().filter(|name| !matrices.contains(&name.as_str())).count();
+        Ok(Covering { without, strangers })
     }
 
     /// Either format, told apart by its first bytes.

@@ -15,6 +15,10 @@ pub struct Squares {
 }
 
 impl Gather for Squares {
+    fn bytes(columns: usize) -> u64 {
+        columns as u64 * 8
+    }
+
     fn add(&mut self, x: &[f32], columns: usize) {
         self.sums.resize(columns, 0.0);
         self.rows += (x.len() / columns) as u64;

@@ -12,7 +12,7 @@ use super::init::stream;
 use super::weights::Layout;
 use super::{Config, ModelError, Weights};
 use crate::kernels::gemm::{Mat, Write, matmul};
-use crate::kernels::{pages, rng};
+use crate::kernels::rng;
 
 /// A matrix of each layer that may be adapted, by PEFT's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ pub struct Adapter {
 impl Adapter {
     pub fn zeros(config: &Config, lora: Lora) -> Result<Adapter, ModelError> {
         let layout = lora.layout(config)?;
-        let data = pages::zeros(layout.total());
+        let data = layout.room()?;
         Ok(Adapter { lora, weights: Weights { layout: Arc::new(layout), data } })
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::error::read_limited;
 use super::super::{Config, Family, ModelError, safetensors};
 use super::{Adapter, Lora, Target};
+use crate::base::json;
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -75,7 +76,7 @@ impl Lora {
     }
 
     fn from_json(bytes: &[u8]) -> Result<Lora, ModelError> {
-        let value: Value = serde_json::from_slice(bytes).map_err(wrong)?;
+        let value: Value = json::from_foreign_slice(bytes).map_err(wrong)?;
         let fields = value.as_object().ok_or_else(|| wrong("it holds no table"))?;
         for (name, value) in fields {
             understood(name, value)?;

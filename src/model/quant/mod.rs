@@ -14,8 +14,6 @@ pub mod outliers;
 mod plain;
 mod search;
 
-use std::str::FromStr;
-
 use rayon::prelude::*;
 
 use crate::kernels::packed::values::unpack;
@@ -25,27 +23,17 @@ use lanes::Cost;
 /// How many blocks one parallel task takes: small enough to share out, large enough to be worth the hand-over.
 const BLOCKS_PER_TASK: usize = 64;
 
-impl FromStr for BlockType {
-    type Err = QuantError;
-
-    fn from_str(text: &str) -> Result<BlockType, QuantError> {
-        BlockType::ALL.into_iter().find(|ty| ty.name() == text).ok_or_else(|| QuantError::NoType(text.chars().take(40).collect()))
-    }
-}
-
 /// Why values cannot be packed or unpacked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum QuantError {
-    #[error("`{0}` is not a block type")]
-    NoType(String),
     #[error("rows of {columns} values are no whole number of {ty} blocks of {}", ty.block_values())]
     Columns { ty: BlockType, columns: usize },
     #[error("{values} values are no whole number of rows of {columns}")]
     Rows { values: usize, columns: usize },
     #[error("{bytes} bytes are not {values} {ty} values")]
     Bytes { ty: BlockType, bytes: usize, values: usize },
-    #[error("value {index} is {value}, which {ty} cannot hold")]
-    Value { ty: BlockType, index: usize, value: f32 },
+    #[error("value {index} is {value}; {ty} takes numbers of at most {limit} either way")]
+    Value { ty: BlockType, index: usize, value: f32, limit: f32 },
 }
 
 /// Packs rows of `columns` values, row after row.
@@ -104,6 +92,8 @@ fn check_values(ty: BlockType, values: &[f32]) -> Result<(), QuantError> {
     let limit = match ty {
         BlockType::F32 => f32::MAX,
         BlockType::Bf16 => half::bf16::MAX.to_f32(),
+        // Its scale is the largest value's 127th part.
+        BlockType::Q8_0 => 127.0 * half::f16::MAX.to_f32(),
         _ => half::f16::MAX.to_f32(),
     };
     // NaN compares false and so counts as unfit. Whole pieces are looked at, as the search for the first is several times slower.
@@ -111,7 +101,7 @@ fn check_values(ty: BlockType, values: &[f32]) -> Result<(), QuantError> {
     let piece = values.chunks(1024).position(|piece| !piece.iter().fold(true, |all, value| all & fits(value)));
     let Some(start) = piece.map(|piece| piece * 1024) else { return Ok(()) };
     match values.iter().skip(start).position(|value| !fits(value)).map(|index| start + index) {
-        Some(index) => Err(QuantError::Value { ty, index, value: values[index] }),
+        Some(index) => Err(QuantError::Value { ty, index, value: values[index], limit }),
         None => Ok(()),
     }
 }

@@ -230,3 +230,14 @@ mod carried {
         }
     }
 }
+
+#[test]
+fn q8_0_takes_what_its_scale_can() {
+    let values: Vec<f32> = (0..32u8).map(|i| 250_000.0 * f32::from(i)).collect();
+    let mut back = vec![0.0; 32];
+    dequantize(BlockType::Q8_0, &quantize(BlockType::Q8_0, &values, 32).unwrap(), &mut back).unwrap();
+    assert!(values.iter().zip(&back).all(|(a, b)| (a - b).abs() <= 31_000.0), "{back:?}");
+    let error = quantize(BlockType::Q8_0, &[9e6; 32], 32).unwrap_err().to_string();
+    assert!(error.contains("at most 8319008"), "{error}");
+    assert!(quantize(BlockType::Q4_0, &[7e4; 32], 32).unwrap_err().to_string().contains("at most 65504"));
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::is_prunable;
-use crate::model::{ModelError, Weights, read_limited};
+use crate::model::{ModelError, Weights, is_there, read_limited};
 
 const FILE: &str = "sparsity.json";
 const MAX_LEDGER: u64 = 16 << 20;
@@ -68,7 +68,7 @@ impl Ledger {
     /// That of a model's folder, if it has one.
     pub fn read(folder: &Path) -> Result<Option<Ledger>, ModelError> {
         let path = folder.join(FILE);
-        if !path.is_file() {
+        if !is_there(&path)? {
             return Ok(None);
         }
         let wrong = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);

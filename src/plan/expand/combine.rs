@@ -7,12 +7,14 @@ use super::actions::Extras;
 use super::{Planner, Step};
 use crate::base::{Diagnostic, Place};
 use crate::manifest::{Reference, Table};
+use crate::plan::MAX_STEPS;
 use crate::plan::check::{self, RawPort};
 use crate::plan::declare::Cell;
-use crate::plan::node::InputRef;
+use crate::plan::lineage::{self, Lesson, Overlap};
+use crate::plan::node::{InputRef, Node, Plan};
 use crate::plan::resolve::{self, AxisInfo, Coordinate, Found, Variant};
 use crate::plan::template::Words;
-use crate::steps::{Arity, Artifact, Declared, Input, InputId, Params, Port, Problem};
+use crate::steps::{Arity, Artifact, CREATED, Declared, Input, InputId, Params, Port, Problem};
 
 /// A port's references, each resolved on its own.
 type Resolved<'k> = Vec<Vec<Found<'k>>>;
@@ -156,8 +158,22 @@ impl Planner<'_> {
         if self.is_excluded(step, &spread.at) {
             return;
         }
+        if self.plan.nodes.len() >= MAX_STEPS {
+            let message = format!("the manifest makes more than {MAX_STEPS} steps");
+            if self.diagnostics.last().is_none_or(|last| last.message != message) {
+                self.diagnostics
+                    .push(Diagnostic::error(message).at(&declaration.key.place, "too many").help("name fewer inputs, or fewer values"));
+            }
+            return;
+        }
         let mut inputs = Vec::new();
-        let Some(ports) = self.ports(cell, resolved, &spread, &mut inputs) else { return };
+        let Some(mut ports) = self.ports(cell, resolved, &spread, &mut inputs) else { return };
+        let judged: Vec<Port> = ports.iter().filter(|port| declaration.kind.judges(&port.name)).cloned().collect();
+        for port in &judged {
+            let tests = ports.iter().filter(|port| declaration.kind.tests_on(&port.name));
+            let lessons = self.lessons(port, tests, cell, &mut inputs);
+            ports.extend(lessons);
+        }
         for (device, index) in cell.checked.devices.iter().zip(&spread.devices) {
             if let Some((_, json)) = device.devices.get(*index) {
                 check::put(&mut params, &device.path, json.clone());
@@ -176,7 +192,10 @@ impl Planner<'_> {
         }
         let declared = Declared { name: declaration.name().to_string(), params, ports, project: step.scope.project.clone() };
         match declaration.kind.expand(&declared) {
-            Ok(parts) => {
+            Ok(mut parts) => {
+                if let (true, Some(created)) = (declaration.kind.renders_chats(), &declared.project.created) {
+                    parts.iter_mut().for_each(|part| drop(part.task.params.insert(CREATED.to_string(), created.clone().into())));
+                }
                 let shown = self.axes.shown(&spread.at, declaration.name());
                 let extras = Extras {
                     name: format!("{}{}", step.scope.prefix, declaration.name()),
@@ -227,6 +246,36 @@ impl Planner<'_> {
         is_good.then_some(ports)
     }
 
+    /// The data that a judged model learned from, as a port of its own. Warns of tests that are among it.
+    fn lessons<'p>(
+        &mut self,
+        judged: &Port,
+        tests: impl Iterator<Item = &'p Port>,
+        cell: &Cell,
+        inputs: &mut Vec<InputRef>,
+    ) -> Option<Port> {
+        let model = judged.inputs.first().and_then(|input| inputs.get(input.id.0 as usize))?.node;
+        let lessons = self.lineage.of(&self.plan, model);
+        for port in tests {
+            let Some(place) = cell.checked.ports.iter().find(|raw| raw.name == port.name).map(|raw| &raw.place) else { continue };
+            for (input, test) in port.inputs.iter().filter_map(|input| Some((input, inputs.get(input.id.0 as usize)?))) {
+                let found = lessons.iter().find_map(|lesson| Some((lesson, lineage::overlap(&self.plan, test, &lesson.data)?)));
+                if let Some((lesson, overlap)) = found {
+                    let warning = seen_before(&self.plan, &input.label, place, lesson, overlap);
+                    self.plan.warnings.push(warning);
+                }
+            }
+        }
+        let mut of_port = Vec::with_capacity(lessons.len());
+        for lesson in lessons {
+            let id = InputId(u32::try_from(inputs.len()).unwrap_or(u32::MAX));
+            let label = self.plan.node(lesson.data.node).name().to_string();
+            of_port.push(Input { id, label, artifact: Artifact::Dataset });
+            inputs.push(lesson.data.clone());
+        }
+        (!of_port.is_empty()).then(|| Port { name: format!("lessons.{}", judged.name), inputs: of_port })
+    }
+
     fn is_excluded(&self, step: &mut Step, at: &[Coordinate]) -> bool {
         let mut excluded = false;
         for (exclude, hit) in step.declaration.excludes.iter().zip(&mut step.hit) {
@@ -240,6 +289,22 @@ impl Planner<'_> {
         }
         excluded
     }
+}
+
+fn seen_before(plan: &Plan, test: &str, place: &Place, lesson: &Lesson, overlap: Overlap) -> Diagnostic {
+    let learner = plan.node(lesson.by);
+    let data = plan.node(lesson.data.node).name();
+    let label = match overlap {
+        Overlap::Same => format!("`{}` of `{}` is the same data", lesson.port, learner.name()),
+        Overlap::TestPassedOn => format!("`{}` of `{}` is `{data}`, which is made from it", lesson.port, learner.name()),
+        Overlap::LessonPassedOn => format!("it is made from `{data}`, the `{}` of `{}`", lesson.port, learner.name()),
+    };
+    let warning = Diagnostic::warning(format!("`{test}` tests a model that learned from it")).at(place, label);
+    let warning = match learner {
+        Node::Action(action) => warning.at(&action.place, "learns here"),
+        Node::Source(_) => warning,
+    };
+    warning.help("figures on it say little about new data: split the data with a `dataset` step, or keep the test out with `disjoint_from`")
 }
 
 /// How the entries of a list are called in names: by what they refer to, and where two are the same but for what they pick, with that.

@@ -11,10 +11,12 @@ use serde_json::Value as Json;
 
 use super::check::Defaults;
 use super::declare::{self, Declaration, Exclude};
+use super::lineage::Lineage;
 use super::node::{Node, NodeId, Plan, Source};
 use super::resolve::{self, Axes, AxisId, AxisInfo, Known, PartInfo, Variant};
 use super::template::Templates;
-use super::{Options, order};
+use super::{MAX_COPIES, MAX_STEPS, Options, order};
+use crate::base::diagnostic::MAX_SHOWN;
 use crate::base::{Diagnostic, Digest, Place, suggest};
 use crate::manifest::matrix::Axis;
 use crate::manifest::workspace::Member;
@@ -33,6 +35,7 @@ pub struct Planner<'a> {
     templates: Templates,
     axes: Axes,
     patience: std::cell::Cell<usize>,
+    lineage: Lineage,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -70,6 +73,7 @@ impl<'a> Planner<'a> {
             templates: Templates::default(),
             axes: Axes::default(),
             patience: std::cell::Cell::new(resolve::PATIENCE),
+            lineage: Lineage::default(),
             diagnostics: Vec::new(),
         }
     }
@@ -85,6 +89,7 @@ impl<'a> Planner<'a> {
             manifest,
             kinds: self.options.kinds,
             max_combinations: self.options.max_combinations,
+            room: declare::Room { combinations: MAX_STEPS, copies: MAX_COPIES },
             defaults: &mut self.defaults,
             diagnostics: &mut self.diagnostics,
         };
@@ -115,7 +120,10 @@ impl<'a> Planner<'a> {
                     let name = spec.name.strip_prefix(&member.prefix).unwrap_or(&spec.name).to_string();
                     scope.known.insert(name, Known { noun: "source", variants: Some(vec![Variant { at: Vec::new(), parts: vec![part] }]) });
                 }
-                Err(diagnostic) => self.diagnostics.push(diagnostic),
+                Err(diagnostic) => {
+                    let help = if self.diagnostics.len() < MAX_SHOWN { source::local::help(&spec) } else { None };
+                    self.diagnostics.push(diagnostic.maybe_help(help));
+                }
             }
         }
     }
@@ -201,12 +209,15 @@ impl<'a> Planner<'a> {
 
     /// An entry of `exclude` that leaves nothing out is a slip.
     fn useless(&self, exclude: &Exclude, declaration: &Declaration, variants: &[Variant]) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error("this excludes nothing").at(&exclude.place, "no combination has these values");
+        if self.diagnostics.len() >= MAX_SHOWN {
+            return diagnostic;
+        }
         let mut labels: Vec<&str> = declaration.axes.iter().flat_map(|axis| axis.values.iter().map(|value| value.label.as_str())).collect();
         labels.extend(variants.iter().take(1000).flat_map(|variant| variant.at.iter().map(|coordinate| self.axes.label(*coordinate))));
         labels.sort_unstable();
         labels.dedup();
         let axes: Vec<&str> = declaration.axes.iter().map(|axis| axis.name.as_str()).collect();
-        let mut diagnostic = Diagnostic::error("this excludes nothing").at(&exclude.place, "no combination has these values");
         for (axis, label, _) in &exclude.values {
             if !labels.contains(&label.as_str()) {
                 diagnostic = diagnostic.maybe_help(suggest::help(label, labels.iter().copied()));

@@ -1,10 +1,11 @@
 //! An `http://` or `https://` URL.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ureq::http::Uri;
 
-use super::HttpError;
+use super::{HttpError, said};
 
 /// Without user, password and fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,10 @@ pub struct Address {
 
 impl Address {
     pub fn parse(text: &str) -> Result<Address, HttpError> {
-        let wrong = |why| HttpError::Address { text: text.to_string(), why };
+        let wrong = |why| HttpError::Address { text: said::address(text), why };
+        if said::holds_password(text) {
+            return Err(HttpError::Secret);
+        }
         let (text, _) = text.split_once('#').unwrap_or((text, ""));
         let uri: Uri = text.parse().map_err(|_| wrong("it is not written as one"))?;
         let is_secure = match uri.scheme_str() {
@@ -37,7 +41,7 @@ impl Address {
         }
         let port = match authority.port() {
             Some(port) => port.as_u16(),
-            None if authority.as_str().ends_with(':') || authority.as_str().rsplit(':').next().is_some_and(is_number) => {
+            None if authority.as_str().rsplit_once(':').is_some_and(|(_, port)| port.is_empty() || is_number(port)) => {
                 return Err(wrong("its port is no port"));
             }
             None => default_port(is_secure),
@@ -49,7 +53,7 @@ impl Address {
 
     /// Where a `Location` leads from here.
     pub fn join(&self, location: &str) -> Result<Address, HttpError> {
-        let scheme = if self.is_secure { "https" } else { "http" };
+        let scheme = self.scheme();
         if location.starts_with("//") {
             return Address::parse(&format!("{scheme}:{location}"));
         }
@@ -79,7 +83,22 @@ impl Address {
 
     /// Whether the host is this machine.
     pub fn is_local(&self) -> bool {
-        matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "[::1]")
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Whether nobody on the way can read along.
+    pub fn is_private(&self) -> bool {
+        self.is_secure || self.is_local()
+    }
+
+    /// All of it, as a request needs it. Messages show an address without its query, which may be a signature.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme(), self.authority(), self.path)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
     }
 
     /// The host, with its port where it is not the usual one.
@@ -91,14 +110,15 @@ impl Address {
     pub fn file_name(&self) -> Option<String> {
         let (path, _) = self.path.split_once('?').unwrap_or((&self.path, ""));
         let name = unescape(path.rsplit('/').next()?)?;
-        crate::source::entry::safe(&name).filter(|safe| safe.components().count() == 1).map(|_| name)
+        crate::source::entry::safe(&name).ok().filter(|safe| safe.components().count() == 1).map(|_| name)
     }
 }
 
+/// For messages.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_secure { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+        let (path, query) = self.path.split_once('?').map_or((self.path.as_str(), ""), |(path, _)| (path, "?…"));
+        write!(f, "{}://{}{}{query}", self.scheme(), self.authority(), said::plain(path))
     }
 }
 
@@ -149,14 +169,27 @@ mod tests {
     fn addresses_are_taken_apart_and_joined() {
         let at = Address::parse("https://Hub.Example:8443/a/b.json?x=1#f").unwrap();
         assert_eq!((at.host.as_str(), at.port, at.path.as_str()), ("hub.example", 8443, "/a/b.json?x=1"));
-        assert_eq!(at.to_string(), "https://hub.example:8443/a/b.json?x=1");
+        assert_eq!(at.url(), "https://hub.example:8443/a/b.json?x=1");
+        assert_eq!(at.to_string(), "https://hub.example:8443/a/b.json?…");
         assert_eq!(at.join("/c").unwrap().to_string(), "https://hub.example:8443/c");
-        assert_eq!(at.join("c?y=http://z").unwrap().to_string(), "https://hub.example:8443/a/c?y=http://z");
+        assert_eq!(at.join("c?y=http://z").unwrap().url(), "https://hub.example:8443/a/c?y=http://z");
         assert_eq!(at.join("//other/c").unwrap().to_string(), "https://other/c");
         assert_eq!(at.join("http://other:80/").unwrap().to_string(), "http://other/");
         assert!(at.is_same_origin(&at.join("/c").unwrap()) && !at.is_same_origin(&at.join("http://hub.example:8443").unwrap()));
         assert_eq!(Address::parse("http://[::1]:99").unwrap().authority(), "[::1]:99");
-        assert!(Address::parse("http://127.0.0.1:1").unwrap().is_local());
+        for local in ["http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]", "http://LOCALHOST:80/x"] {
+            assert!(Address::parse(local).unwrap().is_local(), "{local}");
+        }
+        for remote in [
+            "http://127.0.0.1.example",
+            "http://localhost.example",
+            "http://10.0.0.1",
+            "http://0.0.0.0",
+            "http://2130706433",
+            "http://[::2]",
+        ] {
+            assert!(!Address::parse(remote).unwrap().is_private(), "{remote}");
+        }
         assert_eq!(at.file_name().as_deref(), Some("b.json"));
         assert_eq!(Address::parse("https://h/a%20b.txt").unwrap().file_name().as_deref(), Some("a b.txt"));
         for none in ["https://h", "https://h/a/", "https://h/..%2Fa", "https://h/..", "https://h/%zz"] {

@@ -3,17 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::client::ATTEMPTS;
+use super::client::{ATTEMPTS, broken};
 use super::{Client, HttpError, Request, Response};
 use crate::source::remote::News;
-
-/// A file of which nothing is known has at most this size.
-pub const MAX_UNKNOWN_BYTES: u64 = 1 << 40;
-/// Small files are checked by the digest that git gives them, over their whole content in memory.
-const MAX_GIT_BYTES: u64 = 64 << 20;
 
 /// What the file must come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +94,14 @@ pub fn download(
     part: &Path,
     file: &mut File,
 ) -> Result<String, HttpError> {
-    let mut load = Load { client, request, name, expected, part, file, state: State::default(), validator: None };
+    let limit_bytes = client.limits().file_bytes;
+    if let Some(size_bytes) = expected.size_bytes().filter(|size_bytes| *size_bytes > limit_bytes) {
+        return Err(HttpError::TooLarge { name: name.to_string(), size_bytes, limit_bytes });
+    }
+    let clock = Clock { client, start: Instant::now(), paused: client.paused() };
+    let mut load = Load { client, request, name, expected, part, file, state: State::default(), validator: None, clock };
     let mut was_begun = load.take_up()?;
+    load.clock.start = Instant::now();
     loop {
         let ended = load.fetch().and_then(|()| {
             load.file.sync_all()?;
@@ -111,12 +113,28 @@ pub fn download(
                 was_begun = false;
                 load.restart()?;
             }
-            Err(error @ (HttpError::Digest { .. } | HttpError::TooLong { .. })) => {
+            Err(error @ (HttpError::Digest { .. } | HttpError::TooLong { .. } | HttpError::TooLarge { .. })) => {
                 std::fs::remove_file(part)?;
                 return Err(error);
             }
             other => return other,
         }
+    }
+}
+
+/// The time that a download has taken, over all its connections.
+struct Clock<'a> {
+    client: &'a Client,
+    start: Instant,
+    /// What the client had waited before.
+    paused: Duration,
+}
+
+impl Clock<'_> {
+    /// Whether it is time to give up, with so many bytes here.
+    fn is_over(&self, size_bytes: u64) -> bool {
+        let (limits, paused) = (self.client.limits(), self.client.paused().saturating_sub(self.paused));
+        paused > limits.pauses || self.start.elapsed().saturating_sub(paused) > limits.time_for(size_bytes)
     }
 }
 
@@ -131,6 +149,7 @@ struct Load<'a> {
     state: State,
     /// What the server calls this version of the file, where no digest tells versions apart.
     validator: Option<String>,
+    clock: Clock<'a>,
 }
 
 impl Load<'_> {
@@ -152,10 +171,10 @@ impl Load<'_> {
         Ok(true)
     }
 
-    /// Appends until the file is as long as it should be, however often the connection breaks, as long as something arrives in between.
+    /// Appends until the file is as long as it should be, however often the connection breaks, as long as enough arrives in between.
     fn fetch(&mut self) -> Result<(), HttpError> {
         let size_bytes = self.expected.size_bytes();
-        let limit_bytes = size_bytes.unwrap_or(MAX_UNKNOWN_BYTES);
+        let limit_bytes = size_bytes.unwrap_or(self.client.limits().file_bytes);
         let mut failures = 0;
         loop {
             if size_bytes == Some(self.state.size_bytes) {
@@ -166,20 +185,20 @@ impl Load<'_> {
             }
             let before = self.state.size_bytes;
             let response = self.client.send(&self.ranged())?;
+            let host = response.address.authority();
             if response.status == 416 && before > 0 {
                 self.restart()?;
+                self.still_in_time(&host, 0)?;
                 continue;
             }
-            let response = response.good()?;
-            let host = response.address.authority();
-            if before > 0 && !continues(&response, before) {
-                // The file is another one by now, or the server knows no ranges: it sends everything.
-                self.restart()?;
-            }
+            let response = self.whole_or_rest(response, before)?;
             self.note_validator(&response)?;
             let more = response.header("content-length").and_then(|text| text.parse::<u64>().ok());
             let whole = size_bytes.or(more.and_then(|more| more.checked_add(self.state.size_bytes)));
-            let why = match self.append(response, limit_bytes) {
+            if let (None, Some(whole)) = (size_bytes, whole.filter(|whole| *whole > limit_bytes)) {
+                return Err(HttpError::TooLarge { name: self.name.to_string(), size_bytes: whole, limit_bytes });
+            }
+            let why = match self.append(response, whole, limit_bytes) {
                 Ok(()) if whole.is_none_or(|whole| self.state.size_bytes == whole) => return Ok(()),
                 Ok(()) => "it ended early".to_string(),
                 Err(HttpError::Broken { why, .. }) => why,
@@ -188,15 +207,46 @@ impl Load<'_> {
             // Without a version nothing tells whether the rest would be of the same file.
             let is_lost = *self.expected == Expected::Anything && self.validator.is_none();
             failures = if self.state.size_bytes > before && !is_lost { 1 } else { failures + 1 };
-            let error = HttpError::Broken { host, attempts: failures, why };
+            let error = HttpError::Broken { host: host.clone(), attempts: failures, why };
             if failures >= ATTEMPTS {
                 return Err(error);
             }
             if is_lost {
                 self.restart()?;
             }
+            self.still_in_time(&host, self.state.size_bytes)?;
             self.client.rest(failures, None, &error);
         }
+    }
+
+    /// The answer, if it is the file from its start or from where we stopped.
+    fn whole_or_rest(&mut self, response: Response, before: u64) -> Result<Response, HttpError> {
+        let response = response.good()?;
+        if !matches!(response.status, 200 | 206) {
+            let why = format!("{} instead of a file", response.status);
+            return Err(HttpError::Nonsense { host: response.address.authority(), why });
+        }
+        if continues(&response, before) {
+            return Ok(response);
+        }
+        if response.status == 206 {
+            let why = "another part of the file than was asked for".to_string();
+            return Err(HttpError::Nonsense { host: response.address.authority(), why });
+        }
+        if before > 0 {
+            // The file is another one by now, or the server knows no ranges: it sends everything.
+            self.restart()?;
+        }
+        Ok(response)
+    }
+
+    /// A server that sends a little and breaks off, again and again, does not get more time for it.
+    fn still_in_time(&self, host: &str, size_bytes: u64) -> Result<(), HttpError> {
+        if self.clock.is_over(size_bytes) {
+            let why = format!("`{}` is not here in the time that it may take", self.name);
+            return Err(HttpError::TooSlow { host: host.to_string(), why });
+        }
+        Ok(())
     }
 
     fn ranged(&self) -> Request {
@@ -211,15 +261,16 @@ impl Load<'_> {
         }
     }
 
-    fn append(&mut self, mut response: Response, limit_bytes: u64) -> Result<(), HttpError> {
+    fn append(&mut self, response: Response, whole: Option<u64>, limit_bytes: u64) -> Result<(), HttpError> {
         let host = response.address.authority();
+        let mut body = response.into_body(whole)?;
         let mut buffer = vec![0u8; 1 << 17];
         loop {
-            let n = match response.body.read(&mut buffer) {
+            let n = match body.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(HttpError::Broken { host, attempts: 1, why: error.to_string() }),
+                Err(error) => return Err(broken(&host, &error, self.client.limits())),
             };
             let bytes = buffer.get(..n).unwrap_or_default();
             if self.state.size_bytes + n as u64 > limit_bytes {
@@ -261,7 +312,7 @@ impl Load<'_> {
     }
 }
 
-/// Whether an answer goes on where we stopped.
+/// Whether an answer is a part that goes on where we stopped.
 fn continues(response: &Response, from: u64) -> bool {
     let start = response.header("content-range").and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     response.status == 206 && start == Some(from)
@@ -275,12 +326,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 fn git_digest(path: &Path) -> Result<String, HttpError> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_GIT_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_GIT_BYTES {
-        return Err(HttpError::TooLong { name: path.display().to_string(), limit_bytes: MAX_GIT_BYTES });
-    }
-    let digest = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).map_err(io::Error::other)?;
+    let digest = git2::Oid::hash_file(git2::ObjectType::Blob, path).map_err(io::Error::other)?;
     Ok(digest.to_string())
 }
 

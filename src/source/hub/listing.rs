@@ -4,16 +4,26 @@ use serde::Deserialize;
 
 use super::HubError;
 use crate::source::entry;
+use crate::source::http::Expected;
+use crate::source::http::download::hex;
+use crate::source::http::said::plain;
+use crate::source::out::OutError;
 
-/// A file of a commit.
+/// A file of a commit. A listing may have many: the digests stand in it as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub path: String,
     pub size_bytes: u64,
-    /// Of its git blob: for a large file, of the pointer.
-    pub oid: String,
-    /// Of a large file's content.
-    pub sha256: Option<String>,
+    pub content: Content,
+}
+
+/// What a file is checked by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Its git blob.
+    Small([u8; 20]),
+    /// The SHA-256 of what Git LFS keeps.
+    Large([u8; 32]),
 }
 
 #[derive(Debug, Default)]
@@ -47,34 +57,60 @@ struct Large {
 
 /// The commit in an answer about a revision.
 pub fn commit(bytes: &[u8]) -> Result<String, String> {
-    let revision: Revision = serde_json::from_slice(bytes).map_err(|error| format!("its answer names no commit: {error}"))?;
-    if is_hex(&revision.sha, 40) { Ok(revision.sha) } else { Err(format!("`{}` is no commit", revision.sha)) }
+    let revision: Revision = serde_json::from_slice(bytes).map_err(|error| plain(&format!("its answer names no commit: {error}")))?;
+    match bytes_of::<20>(&revision.sha) {
+        Some(_) => Ok(revision.sha),
+        None => Err(format!("`{}` is not a commit", plain(&revision.sha))),
+    }
 }
 
 impl Page {
-    pub fn parse(bytes: &[u8]) -> Result<Page, String> {
-        let items: Vec<Item> = serde_json::from_slice(bytes).map_err(|error| format!("its listing cannot be read: {error}"))?;
+    /// The files and folders, each with a path that may be used.
+    pub fn parse(bytes: &[u8]) -> Result<Page, PageError> {
+        let items: Vec<Item> =
+            serde_json::from_slice(bytes).map_err(|error| PageError::Nonsense(plain(&format!("its listing cannot be read: {error}"))))?;
         let mut page = Page::default();
         for item in items {
             match item.kind.as_str() {
                 "directory" => page.folders += 1,
                 "file" => page.entries.push(item.entry()?),
-                other => return Err(format!("`{}` is a {other}, which a source cannot hold", item.path)),
+                other => {
+                    let why = format!("`{}` is a {}, which a source cannot hold", plain(&item.path), plain(other));
+                    return Err(PageError::Nonsense(why));
+                }
             }
         }
         Ok(page)
     }
 }
 
+/// What is wrong with a page.
+#[derive(Debug)]
+pub enum PageError {
+    Nonsense(String),
+    Out(OutError),
+}
+
 impl Item {
-    fn entry(self) -> Result<Entry, String> {
-        let large = self.lfs.map(|large| (large.oid.strip_prefix("sha256:").unwrap_or(&large.oid).to_string(), large.size));
-        match large {
-            Some((sha256, size_bytes)) if is_hex(&sha256, 64) => {
-                Ok(Entry { path: self.path, size_bytes, oid: self.oid, sha256: Some(sha256) })
-            }
-            None if is_hex(&self.oid, 40) => Ok(Entry { path: self.path, size_bytes: self.size, oid: self.oid, sha256: None }),
-            _ => Err(format!("`{}` is listed without a digest", self.path)),
+    fn entry(self) -> Result<Entry, PageError> {
+        let content = match &self.lfs {
+            Some(large) => bytes_of(large.oid.strip_prefix("sha256:").unwrap_or(&large.oid)).map(Content::Large),
+            None => bytes_of(&self.oid).map(Content::Small),
+        };
+        let content = content.ok_or_else(|| PageError::Nonsense(format!("`{}` is listed without a digest", plain(&self.path))))?;
+        if let Err(why) = entry::safe(&self.path) {
+            return Err(PageError::Out(OutError::Name { name: self.path, why }));
+        }
+        let size_bytes = self.lfs.map_or(self.size, |large| large.size);
+        Ok(Entry { path: self.path, size_bytes, content })
+    }
+}
+
+impl Entry {
+    pub fn expected(&self) -> Expected {
+        match &self.content {
+            Content::Small(sha1) => Expected::GitBlob { hex: hex(sha1), size_bytes: self.size_bytes },
+            Content::Large(sha256) => Expected::Sha256 { hex: hex(sha256), size_bytes: Some(self.size_bytes) },
         }
     }
 }
@@ -85,20 +121,30 @@ pub fn next(header: &str) -> Option<&str> {
     link.split_once('<')?.1.split_once('>').map(|(address, _)| address)
 }
 
-/// Sorted, each once, each below the folder that it will stand in.
+/// Sorted, each once.
 pub fn checked(mut entries: Vec<Entry>) -> Result<Vec<Entry>, HubError> {
-    if let Some(entry) = entries.iter().find(|entry| entry::safe(&entry.path).is_none()) {
-        return Err(HubError::Name(entry.path.clone()));
-    }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     match entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
-        Some(pair) => Err(HubError::Twice(pair[0].path.clone())),
+        Some(pair) => Err(OutError::Twice(pair[0].path.clone()).into()),
         None => Ok(entries),
     }
 }
 
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+/// The bytes of lower-case hex digits.
+fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0u8; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -115,8 +161,9 @@ mod tests {
             b = "0b".repeat(32)
         );
         let page = Page::parse(text.as_bytes()).unwrap();
-        assert_eq!(page.entries[0], Entry { path: "config.json".into(), size_bytes: 704, oid: "0a".repeat(20), sha256: None });
-        assert_eq!((page.entries[1].sha256.as_deref(), page.folders), (Some("0b".repeat(32).as_str()), 1));
+        assert_eq!(page.entries[0], Entry { path: "config.json".into(), size_bytes: 704, content: Content::Small([10; 20]) });
+        let expected = Expected::Sha256 { hex: "0b".repeat(32), size_bytes: Some(269060552) };
+        assert_eq!((page.entries[1].expected(), page.folders), (expected, 1));
         for bad in [
             "",
             "{}",
@@ -141,11 +188,14 @@ mod tests {
 
     #[test]
     fn names_that_lead_outside_are_refused() {
-        let entry = |path: &str| Entry { path: path.into(), size_bytes: 1, oid: "0a".repeat(20), sha256: None };
-        assert_eq!(checked(vec![entry("b"), entry("a")]).unwrap()[0].path, "a");
-        for bad in ["../x", "/etc/passwd", "a/../../x", "a//b", ""] {
-            assert!(matches!(checked(vec![entry("a"), entry(bad)]), Err(HubError::Name(name)) if name == bad));
+        let page = |path: &str| {
+            Page::parse(format!(r#"[{{"type":"file","oid":"{}","path":{}}}]"#, "0a".repeat(20), serde_json::Value::from(path)).as_bytes())
+        };
+        for bad in ["../x", "/etc/passwd", "a/../../x", "a//b", "", ".git/config", &"x/".repeat(100), &"x".repeat(5000)] {
+            assert!(matches!(page(bad), Err(PageError::Out(OutError::Name { name, .. })) if name == bad));
         }
-        assert!(matches!(checked(vec![entry("a"), entry("a")]), Err(HubError::Twice(_))));
+        let entry = |path: &str| page(path).unwrap().entries.remove(0);
+        assert_eq!(checked(vec![entry("b"), entry("a")]).unwrap()[0].path, "a");
+        assert!(matches!(checked(vec![entry("a"), entry("a")]), Err(HubError::Out(OutError::Twice(_)))));
     }
 }

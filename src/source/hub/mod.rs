@@ -1,41 +1,52 @@
 //! Repositories on the Hugging Face Hub, spoken to in the Hub's own protocol: `api/models/NAME/revision/REV` names the commit,
 //! `api/models/NAME/tree/COMMIT` lists its files with their digests, `NAME/resolve/COMMIT/FILE` holds each.
 //!
-//! The token goes to the Hub's address and to no other: the servers that the Hub redirects to get none.
+//! The token goes to the Hub's address and to no other: the servers that the Hub redirects to get none. Nor does the Hub itself where its address is
+//! not encrypted.
 
 mod error;
 mod listing;
 mod pick;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Instant;
 
 pub use error::HubError;
-use listing::{Entry, Page};
+use error::TokenUse;
+use listing::{Entry, Page, PageError};
 
-use super::blobs::{Blobs, Wanted};
+use super::blobs::{Blobs, Wanted, refuse_too_large};
 use super::entry;
 use super::error::FetchError;
 use super::http::address::{escape, escape_path};
-use super::http::{Address, Client, Expected, HttpError, Request, Response};
+use super::http::{Address, Client, Credential, HttpError, Request, Response};
 use super::origin::{Holds, HubOrigin};
+use super::out::Out;
 use super::remote::{News, Remote};
+use crate::base::Digest;
 
 /// A page of a listing holds a thousand files.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
-const MAX_FILES: usize = 100_000;
 const MAX_NAME: usize = 96;
 
 /// A repository at the Hub.
 pub struct Hub<'a> {
     client: &'a Client,
-    remote: &'a Remote,
     endpoint: Address,
+    token: Option<Credential>,
     origin: &'a HubOrigin,
 }
 
 impl<'a> Hub<'a> {
     pub fn new(client: &'a Client, remote: &'a Remote, origin: &'a HubOrigin) -> Result<Hub<'a>, FetchError> {
-        Ok(Hub { client, remote, endpoint: Address::parse(&remote.hub)?, origin })
+        let endpoint = Address::parse(&remote.hub)?;
+        let token = match &remote.hub_token {
+            Some(token) => token.secret()?.map(|secret| Credential::new(secret, &endpoint)),
+            None => None,
+        };
+        Ok(Hub { client, endpoint, token, origin })
     }
 
     /// The commit that the revision is now.
@@ -53,11 +64,18 @@ impl<'a> Hub<'a> {
             self.client.hear(&News::LeftOut { files: &picked.left_out });
         }
         let size_bytes = picked.files.iter().map(|entry| entry.size_bytes).fold(0, u64::saturating_add);
+        refuse_too_large(self.client, &self.origin.repository, size_bytes)?;
         self.client.hear(&News::Sized { files: picked.files.len(), size_bytes });
-        let wanted: Vec<Wanted> = picked.files.iter().map(|entry| self.wanted(commit, entry)).collect::<Result<_, _>>()?;
-        let placed = blobs.fetch(self.client, &wanted).map_err(|error| self.explained(error))?;
         let tree = self.tree(commit, blobs);
-        blobs.assemble(&tree, &placed)?;
+        blobs.build(&tree, |folder| {
+            let out = Mutex::new(Out::new(folder, self.client.limits()));
+            let wanted = |index: usize| Ok(self.wanted(commit, picked.files[index]));
+            let fetched = |index: usize, blob: PathBuf| {
+                let mut out = out.lock().unwrap_or_else(|broken| broken.into_inner());
+                Ok(out.place(&self.within(picked.files[index]), &blob, false).map_err(HubError::from)?)
+            };
+            blobs.fetch(self.client, picked.files.len(), size_bytes, wanted, fetched).map_err(|error| self.explained(error))
+        })?;
         Ok(tree)
     }
 
@@ -67,17 +85,29 @@ impl<'a> Hub<'a> {
     }
 
     fn list(&self, commit: &str) -> Result<Vec<Entry>, FetchError> {
+        let limits = self.client.limits();
         let mut next = Some(self.api(&format!("/tree/{commit}?recursive=true")));
         let mut entries: Vec<Entry> = Vec::new();
+        let (mut folders, mut seen, start) = (0, BTreeSet::new(), Instant::now());
         while let Some(address) = next {
+            if !seen.insert(Digest::of(address.url().as_bytes())) {
+                return Err(self.nonsense("its listing leads back to a page that was read before".to_string()).into());
+            }
+            if seen.len() > limits.pages || start.elapsed() > limits.source {
+                return Err(self.nonsense(format!("its listing does not end within {} pages or in time", limits.pages)).into());
+            }
             let response = self.ask(address)?;
             let link = response.header("link").and_then(listing::next).map(str::to_string);
             let at = response.address.clone();
-            let page = Page::parse(&response.bytes(MAX_PAGE_BYTES)?).map_err(|why| self.nonsense(why))?;
+            let page = Page::parse(&response.bytes(MAX_PAGE_BYTES)?).map_err(|error| match error {
+                PageError::Nonsense(why) => self.nonsense(why),
+                PageError::Out(error) => HubError::Out(error),
+            })?;
             let is_empty = page.entries.is_empty() && page.folders == 0;
             entries.extend(page.entries);
-            if entries.len() > MAX_FILES {
-                return Err(self.nonsense(format!("it lists more than {MAX_FILES} files")).into());
+            folders += page.folders;
+            if entries.len() > limits.listed || folders > limits.listed {
+                return Err(HubError::Files(limits.listed).into());
             }
             next = match link {
                 Some(link) if !is_empty => Some(at.join(&link)?),
@@ -90,26 +120,25 @@ impl<'a> Hub<'a> {
         Ok(listing::checked(entries)?)
     }
 
-    fn wanted(&self, commit: &str, entry: &Entry) -> Result<Wanted, HubError> {
-        let within = match &self.origin.path {
+    /// Where a file stands in the tree.
+    fn within(&self, entry: &Entry) -> String {
+        match &self.origin.path {
             None => entry.path.clone(),
             Some(path) => {
                 let rest = entry.path.strip_prefix(path.as_str()).unwrap_or_default();
                 format!("{}{rest}", entry::file_name(path))
             }
-        };
-        let path = entry::safe(&within).ok_or_else(|| HubError::Name(entry.path.clone()))?;
-        let expected = match &entry.sha256 {
-            Some(hex) => Expected::Sha256 { hex: hex.clone(), size_bytes: Some(entry.size_bytes) },
-            None => Expected::GitBlob { hex: entry.oid.clone(), size_bytes: entry.size_bytes },
-        };
+        }
+    }
+
+    fn wanted(&self, commit: &str, entry: &Entry) -> Wanted {
         let prefix = match self.origin.holds {
             Holds::Model => "",
             Holds::Dataset => "/datasets",
         };
         let address = format!("{prefix}/{}/resolve/{commit}/{}", self.origin.repository, escape_path(&entry.path));
-        let request = Request::get(self.endpoint.below(&address)).secret(self.remote.hub_token.clone());
-        Ok(Wanted { path, name: entry.path.clone(), request, expected, is_executable: false })
+        let request = Request::get(self.endpoint.below(&address)).credential(self.token.clone());
+        Wanted { name: entry.path.clone(), request, expected: entry.expected() }
     }
 
     fn api(&self, rest: &str) -> Address {
@@ -121,7 +150,7 @@ impl<'a> Hub<'a> {
     }
 
     fn ask(&self, address: Address) -> Result<Response, FetchError> {
-        let response = self.client.send(&Request::get(address).secret(self.remote.hub_token.clone()))?;
+        let response = self.client.send(&Request::get(address).credential(self.token.clone()))?;
         if (200..300).contains(&response.status) {
             return Ok(response);
         }
@@ -144,13 +173,17 @@ impl<'a> Hub<'a> {
             repository: self.origin.repository.clone(),
             hub: self.endpoint.clone(),
             page: self.page(),
-            has_token: self.remote.hub_token.is_some(),
+            token: match &self.token {
+                None => TokenUse::None,
+                Some(token) if token.is_for(&self.endpoint) => TokenUse::Sent,
+                Some(_) => TokenUse::Withheld,
+            },
         });
         let is_gated = code == Some("GatedRepo") || message.contains("gated") || message.contains("restricted");
         match (code, status) {
             (Some("RevisionNotFound"), _) => HubError::Revision { who, revision: self.origin.revision.clone() },
             (_, 401 | 403) if is_gated => HubError::Gated(who),
-            (_, 401) if who.has_token && code.is_none() => HubError::Token(who),
+            (_, 401) if who.token == TokenUse::Sent && code.is_none() => HubError::Token(who),
             (Some("RepoNotFound"), _) | (_, 401 | 404) => HubError::Missing(who),
             (_, 403) => HubError::Gated(who),
             _ => HubError::Http(error),

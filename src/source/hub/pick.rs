@@ -41,8 +41,9 @@ pub fn pick<'e>(entries: &'e [Entry], origin: &HubOrigin) -> Result<Picked<'e>, 
         let files: Vec<&Entry> = entries.iter().filter(is_in).collect();
         return if files.is_empty() { Err(HubError::Path(path.clone())) } else { Ok(Picked { files, left_out: Vec::new() }) };
     }
+    let has_safetensors = entries.iter().any(|entry| matches(SAFETENSORS, &entry.path));
     let is_wanted = |path: &str| match origin.include.as_slice() {
-        [] => !is_left_out(path, entries, origin.holds),
+        [] => !is_left_out(path, has_safetensors, origin.holds),
         patterns => any(patterns, path),
     };
     let (files, rest): (Vec<&Entry>, Vec<&Entry>) =
@@ -62,12 +63,12 @@ pub fn pick<'e>(entries: &'e [Entry], origin: &HubOrigin) -> Result<Picked<'e>, 
     Ok(Picked { files, left_out })
 }
 
-fn is_left_out(path: &str, entries: &[Entry], holds: Holds) -> bool {
+fn is_left_out(path: &str, has_safetensors: bool, holds: Holds) -> bool {
     let is_one_of = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, path));
     match holds {
         Holds::Dataset => is_one_of(&PICKLES) || matches(GIT, path),
         Holds::Model => {
-            let is_spare = matches(GGUF, path) && entries.iter().any(|entry| matches(SAFETENSORS, &entry.path));
+            let is_spare = has_safetensors && matches(GGUF, path);
             is_spare || is_one_of(&PICKLES) || is_one_of(&OTHERS) || matches(GIT, path)
         }
     }
@@ -165,10 +166,11 @@ fn is_in(set: &[char], c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::listing::Content;
     use super::*;
 
     fn entries(paths: &[&str]) -> Vec<Entry> {
-        paths.iter().map(|path| Entry { path: path.to_string(), size_bytes: 1, oid: String::new(), sha256: None }).collect()
+        paths.iter().map(|path| Entry { path: path.to_string(), size_bytes: 1, content: Content::Small([0; 20]) }).collect()
     }
 
     fn origin(holds: Holds) -> HubOrigin {

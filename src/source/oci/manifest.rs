@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{OciError, is_below, name};
+use crate::base::json;
 use crate::source::entry;
+use crate::source::http::said;
+use crate::source::out::OutError;
 
 pub const ACCEPTED: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -53,10 +56,10 @@ pub struct Layer {
 
 impl Manifest {
     pub fn parse(bytes: &[u8]) -> Result<Manifest, OciError> {
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| OciError::Manifest(error.to_string()))?;
+        let manifest: Manifest = json::from_foreign_slice(bytes).map_err(|error| OciError::Manifest(said::plain(&error.to_string())))?;
         let all = manifest.layers.iter().chain(&manifest.manifests);
         if let Some(wrong) = all.clone().find(|descriptor| !name::is_digest(&descriptor.digest)) {
-            return Err(OciError::Manifest(format!("`{}` is no SHA-256", wrong.digest)));
+            return Err(OciError::Manifest(format!("`{}` is not a SHA-256", said::plain(&wrong.digest))));
         }
         match all.count() {
             0 => Err(OciError::Manifest("it lists nothing".to_string())),
@@ -81,11 +84,9 @@ impl Manifest {
         for descriptor in &self.layers {
             let layer = descriptor.layer()?;
             if let Some(name) = &layer.path {
-                if entry::safe(name).is_none() {
-                    return Err(OciError::Inside(name.clone()));
-                }
+                entry::safe(name).map_err(|why| OutError::Name { name: name.clone(), why })?;
                 if !names.insert(name.clone()) {
-                    return Err(OciError::Twice(name.clone()));
+                    return Err(OutError::Twice(name.clone()).into());
                 }
             }
             let is_needed = match (&layer.path, path) {
@@ -114,7 +115,7 @@ impl Descriptor {
         };
         let is_packed = self.media_type.ends_with("+zstd") || (self.media_type.ends_with("+gzip") && !self.media_type.contains(".tar"));
         if is_packed || (!is_archive && named.is_none()) {
-            return Err(OciError::Layer { digest: self.digest.clone(), media_type: self.media_type.clone() });
+            return Err(OciError::Layer { digest: self.digest.clone(), media_type: said::plain(&self.media_type) });
         }
         let path = if is_archive { None } else { named.cloned() };
         Ok(Layer { digest: self.digest.clone(), size_bytes: self.size, path, is_archive })
@@ -149,9 +150,9 @@ mod tests {
         assert!(matches!(layers(&[(oras, "")]), Err(OciError::Image)));
         assert!(matches!(layers(&[(raw, "")]), Err(OciError::Layer { .. })));
         assert!(matches!(layers(&[("application/vnd.cncf.model.weight.v1.tar+zstd", "")]), Err(OciError::Layer { .. })));
-        assert!(matches!(layers(&[(raw, r#""org.cncf.model.filepath": "../x""#)]), Err(OciError::Inside(_))));
+        assert!(matches!(layers(&[(raw, r#""org.cncf.model.filepath": "../x""#)]), Err(OciError::Out(OutError::Name { .. }))));
         let twice = (raw, r#""org.cncf.model.filepath": "x""#);
-        assert!(matches!(layers(&[twice, twice]), Err(OciError::Twice(_))));
+        assert!(matches!(layers(&[twice, twice]), Err(OciError::Out(OutError::Twice(_)))));
         assert!(matches!(layers(&[]), Err(OciError::Manifest(_))));
         for bad in ["", "[]", "{}", r#"{"layers": [{"mediaType": "a", "digest": "md5:1", "size": 1}]}"#] {
             assert!(Manifest::parse(bad.as_bytes()).is_err(), "{bad}");

@@ -8,20 +8,22 @@ mod manifest;
 mod name;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 pub use error::OciError;
 use manifest::{Layer, Manifest};
 pub use name::Name;
 use sha2::{Digest as _, Sha256};
 
-use super::blobs::{self, Blobs, Wanted};
-use super::entry;
+use super::blobs::{Blobs, Wanted, refuse_too_large};
 use super::error::FetchError;
 use super::http::download::hex;
-use super::http::{Address, Client, Expected, Request, Response};
+use super::http::{Address, Client, Credential, Expected, Request, Response};
 use super::origin::OciOrigin;
-use super::remote::{News, Remote, Secret};
+use super::out::Out;
+use super::remote::{News, Remote};
 use super::unpack;
+use crate::base::files;
 
 /// Registries refuse larger ones themselves.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -47,45 +49,52 @@ impl<'a> Registry<'a> {
 
     /// Fetches what a digest stands for and puts it where [`tree`] says.
     pub fn materialise(&self, origin: &OciOrigin, digest: &str, blobs: Blobs) -> Result<PathBuf, FetchError> {
-        let (manifest, secret) = self.single(digest)?;
+        let (manifest, login) = self.single(digest)?;
         let layers = manifest.layers(origin.path.as_deref())?;
         let size_bytes = layers.iter().map(|layer| layer.size_bytes).fold(0, u64::saturating_add);
+        refuse_too_large(self.client, &origin.reference, size_bytes)?;
         self.client.hear(&News::Sized { files: layers.len(), size_bytes });
-        let wanted = layers.iter().map(|layer| self.wanted(layer, secret.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        let placed = blobs.fetch(self.client, &wanted)?;
+        let here = Mutex::new(vec![PathBuf::new(); layers.len()]);
+        let wanted = |index: usize| Ok(self.wanted(&layers[index], login.as_ref()));
+        let fetched = |index: usize, blob: PathBuf| {
+            here.lock().unwrap_or_else(|broken| broken.into_inner())[index] = blob;
+            Ok(())
+        };
+        blobs.fetch(self.client, layers.len(), size_bytes, wanted, fetched)?;
+        let here = here.into_inner().unwrap_or_else(|broken| broken.into_inner());
         let tree = tree(origin, digest, blobs);
-        blobs.build(&tree, |out| {
-            for (layer, placed) in layers.iter().zip(&placed) {
-                if layer.is_archive {
-                    unpack::unpack(&placed.blob, out).map_err(|error| OciError::Unpack(layer.digest.clone(), error))?;
-                } else {
-                    blobs::lay(std::slice::from_ref(placed), out)?;
+        blobs.build(&tree, |folder| {
+            let mut out = Out::new(folder, self.client.limits());
+            for (layer, blob) in layers.iter().zip(&here) {
+                match &layer.path {
+                    Some(path) => out.place(path, blob, false).map_err(OciError::from)?,
+                    None => unpack::unpack(blob, &mut out).map_err(|error| OciError::Unpack(layer.digest.clone(), error))?,
                 }
             }
             match &origin.path {
-                Some(path) if !out.join(path).exists() => Err(OciError::Path(path.clone()).into()),
+                Some(path) if !files::exists(&folder.join(path))? => Err(OciError::Path(path.clone()).into()),
                 _ => Ok::<(), FetchError>(()),
             }
         })?;
         Ok(tree)
     }
 
-    /// The manifest of one artifact, also from an index that lists nothing else; and the secret that was needed for it.
-    fn single(&self, digest: &str) -> Result<(Manifest, Option<Secret>), FetchError> {
-        let (_, bytes, secret) = self.manifest(digest)?;
+    /// The manifest of one artifact, also from an index that lists nothing else; and the credential that was needed for it.
+    fn single(&self, digest: &str) -> Result<(Manifest, Option<Credential>), FetchError> {
+        let (_, bytes, login) = self.manifest(digest)?;
+        let manifest = Manifest::parse(&bytes)?;
+        let Some(inner) = manifest.inner()? else { return Ok((manifest, login)) };
+        let (_, bytes, login) = self.manifest(inner)?;
         let manifest = Manifest::parse(&bytes)?;
         match manifest.inner()? {
-            None => Ok((manifest, secret)),
-            Some(inner) => {
-                let (_, bytes, secret) = self.manifest(inner)?;
-                Ok((Manifest::parse(&bytes)?, secret))
-            }
+            None => Ok((manifest, login)),
+            Some(_) => Err(OciError::Nested.into()),
         }
     }
 
-    fn manifest(&self, reference: &str) -> Result<(String, Vec<u8>, Option<Secret>), FetchError> {
+    fn manifest(&self, reference: &str) -> Result<(String, Vec<u8>, Option<Credential>), FetchError> {
         let address = self.address(&format!("manifests/{reference}"));
-        let (response, secret) = self.ask(&address)?;
+        let (response, login) = self.ask(&address)?;
         let told = response.header("docker-content-digest").map(str::to_string);
         let bytes = response.bytes(MAX_MANIFEST_BYTES)?;
         let digest = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
@@ -93,40 +102,37 @@ impl<'a> Registry<'a> {
             if reference.starts_with("sha256:") { Some(reference.to_string()) } else { told.filter(|told| told.starts_with("sha256:")) };
         match expected {
             Some(expected) if expected != digest => Err(OciError::Digest { expected, found: digest }.into()),
-            _ => Ok((digest, bytes, secret)),
+            _ => Ok((digest, bytes, login)),
         }
     }
 
     /// Asks as nobody first, then with what the registry wants to see.
-    fn ask(&self, address: &Address) -> Result<(Response, Option<Secret>), FetchError> {
-        let request = |secret| Request::get(address.clone()).secret(secret).header("Accept", manifest::ACCEPTED.join(", "));
+    fn ask(&self, address: &Address) -> Result<(Response, Option<Credential>), FetchError> {
+        let request = |credential| Request::get(address.clone()).credential(credential).header("Accept", manifest::ACCEPTED.join(", "));
         let response = self.client.send(&request(None))?;
-        if response.status != 401 {
-            return Ok((self.good(response, false)?, None));
+        // What another server asks for after a redirect is not the registry's question.
+        if response.status != 401 || !response.address.is_same_origin(address) {
+            return Ok((self.good(response, false, None)?, None));
         }
         let challenge = response.header("www-authenticate").unwrap_or_default().to_string();
-        let secret = login::secret(self.client, self.remote, &self.name, &challenge)?;
-        let response = self.client.send(&request(Some(secret.clone())))?;
-        Ok((self.good(response, true)?, Some(secret)))
+        let login = login::login(self.client, self.remote, &self.name, &challenge)?;
+        let response = self.client.send(&request(Some(login.credential.clone())))?;
+        Ok((self.good(response, true, login.stranger)?, Some(login.credential)))
     }
 
-    fn good(&self, response: Response, is_known: bool) -> Result<Response, FetchError> {
+    fn good(&self, response: Response, is_known: bool, stranger: Option<String>) -> Result<Response, FetchError> {
         match response.status {
-            401 | 403 => Err(OciError::Refused { name: Box::new(self.name.clone()), is_known }.into()),
+            401 | 403 => Err(OciError::Refused { name: Box::new(self.name.clone()), is_known, stranger }.into()),
             404 => Err(OciError::Missing(Box::new(self.name.clone())).into()),
             _ => Ok(response.good()?),
         }
     }
 
-    fn wanted(&self, layer: &Layer, secret: Option<&Secret>) -> Result<Wanted, FetchError> {
-        let request = Request::get(self.address(&format!("blobs/{}", layer.digest))).secret(secret.cloned());
+    fn wanted(&self, layer: &Layer, login: Option<&Credential>) -> Wanted {
+        let request = Request::get(self.address(&format!("blobs/{}", layer.digest))).credential(login.cloned());
         let expected = Expected::Sha256 { hex: layer.digest.trim_start_matches("sha256:").to_string(), size_bytes: Some(layer.size_bytes) };
-        let path = match &layer.path {
-            Some(path) => entry::safe(path).ok_or_else(|| OciError::Inside(path.clone()))?,
-            None => PathBuf::new(),
-        };
         let name = layer.path.clone().unwrap_or_else(|| layer.digest.clone());
-        Ok(Wanted { path, name, request, expected, is_executable: false })
+        Wanted { name, request, expected }
     }
 
     fn address(&self, rest: &str) -> Address {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::memory::Shape;
 use crate::base::files;
 use crate::bundle::{Content, DraftFile, Role};
-use crate::model::gguf::{Gguf, Value};
+use crate::model::gguf::{self, Value};
 use crate::model::{Config, ModelError, folder, read_limited};
 use crate::steps::evaluate::facts;
 use crate::steps::evaluate::report::ModelFacts;
@@ -54,7 +54,11 @@ const GGUF_FILE: &str = "model.gguf";
 
 fn read_gguf(path: &Path) -> Result<Candidate, ModelError> {
     let malformed = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
-    let gguf = Gguf::open(path).map_err(|error| malformed(error.to_string()))?;
+    let gguf = gguf::open(path)?;
+    if !gguf.parts.is_empty() {
+        let why = "a bundle holds one file; `quantize` makes one of it";
+        return Err(ModelError::unsupported(format!("`{}`, a model in {} parts,", path.display(), gguf.parts.len() + 1), why));
+    }
     let architecture = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or("llama");
     let number = |name: &str| gguf.get(&format!("{architecture}.{name}")).and_then(Value::as_u64);
     let needed = |name: &str| number(name).ok_or_else(|| malformed(format!("it has no `{architecture}.{name}`")));
@@ -104,8 +108,15 @@ fn read_folder(folder: &Path) -> Result<Candidate, ModelError> {
     let Some(model) = weights.first() else {
         return Err(ModelError::malformed(format!("`{}`", folder.display()), "it holds no `.safetensors` file"));
     };
-    let mut files: Vec<DraftFile> = weights.iter().map(|name| draft(folder, name, Role::Weights)).collect();
-    files.extend(FOLDER_FILES.into_iter().filter(|name| names.contains(name)).map(|name| draft(folder, name, Role::Config)));
+    let mut drafts: Vec<DraftFile> = weights.iter().map(|name| draft(folder, name, Role::Weights)).collect();
+    drafts.extend(FOLDER_FILES.into_iter().filter(|name| names.contains(name)).map(|name| draft(folder, name, Role::Config)));
+    let named = chat.others().map(|(name, _)| format!("additional_chat_templates/{name}.jinja"));
+    for name in named {
+        let path = folder.join(&name);
+        if files::is_file(&path).map_err(|error| ModelError::io("look at", &path, error))? {
+            drafts.push(draft(folder, &name, Role::Config));
+        }
+    }
     Ok(Candidate {
         format: Format::Safetensors,
         facts: facts::facts(folder, None)?,
@@ -119,10 +130,10 @@ fn read_folder(folder: &Path) -> Result<Candidate, ModelError> {
             head_dim: config.head_dim as u64,
             context: config.max_position_embeddings as u64,
         },
-        chat_template: Some(chat.source().to_string()),
+        chat_template: chat.source().map(str::to_string),
         model: model.to_string(),
         tokenizer: Some(TOKENIZER_FILE),
-        files,
+        files: drafts,
     })
 }
 

@@ -7,7 +7,7 @@ use super::candidate::{Candidate, Format};
 use super::memory::{self, Shape};
 use crate::base::suggest;
 use crate::base::units::show_size;
-use crate::bundle::description::Memory;
+use crate::bundle::description::{Figure, Memory};
 use crate::steps::Problem;
 use crate::steps::device::Device;
 use crate::steps::evaluate::metric::{self, MetricKind};
@@ -116,8 +116,12 @@ impl fmt::Display for Reason {
             Reason::NotEvaluated { evaluation } => write!(f, "required evaluation {} did not evaluate it", evaluation + 1),
             Reason::GateFailed { check } => write!(
                 f,
-                "gate failed: {} on {} is {:.4} [{:.4}, {:.4}], {} is {}",
-                check.metric, check.on, check.value, check.low, check.high, check.condition, check.limit
+                "gate failed: {} on {} is {}, {} is {}",
+                check.metric,
+                check.on,
+                Figure::from(check.metric()),
+                check.condition,
+                check.limit
             ),
             Reason::Rejected { evaluation } => write!(f, "required evaluation {} rejected it", evaluation + 1),
             Reason::NoFigure { metric, on: Some(set) } => write!(f, "no evaluation gives {} on {set}", metric.name()),

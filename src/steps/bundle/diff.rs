@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::tensors::{self, Tensor};
-use super::{FILE_MAX_BYTES, evaluation, figure, model_failure};
+use super::{FILE_MAX_BYTES, evaluation};
+use crate::base::files;
+use crate::base::json;
 use crate::bundle::description::{Evaluation, Figure, Gate};
 use crate::bundle::{self, Finding, Role, Summary, oci};
-use crate::model::gguf::Gguf;
-use crate::model::{ModelError, read_limited};
+use crate::model::{ModelError, gguf, is_there, read_limited};
 use crate::steps::Failure;
 use crate::steps::evaluate::report::{ModelFacts, Report, Verdict};
 
@@ -84,7 +85,7 @@ pub struct MetricChange {
     pub b: Option<Figure>,
     /// b − a
     pub delta: Option<f64>,
-    /// Whether the 95 % intervals do not even touch. Intervals that do touch prove nothing: for that, see the evaluation's own comparison.
+    /// Whether the 95 % intervals do not even touch; nothing where that is unknown. Intervals that do touch prove nothing: for that, see the evaluation's own comparison.
     pub apart: Option<bool>,
 }
 
@@ -121,19 +122,17 @@ impl Diff {
 
 /// Opens a bundle, or the report or verdict of an evaluation: the file, or the folder that holds it.
 pub fn open(path: &Path) -> Result<Subject, Failure> {
-    if path.join(oci::LAYOUT_FILE).exists() {
+    if is_there(&path.join(oci::LAYOUT_FILE))? {
         return of_bundle(path);
     }
     let (report, verdict) = (path.join("report.json"), path.join("verdict.json"));
     let named = |name: &str| path.file_name().is_some_and(|file| file == name);
-    if report.exists() {
+    if is_there(&report)? {
         of_report(&report)
-    } else if verdict.exists() {
+    } else if is_there(&verdict)? {
         of_verdict(&verdict)
-    } else if path.is_file() && named("verdict.json") {
-        of_verdict(path)
-    } else if path.is_file() {
-        of_report(path)
+    } else if files::is_folder(path).is_ok_and(|is_folder| !is_folder) {
+        if named("verdict.json") { of_verdict(path) } else { of_report(path) }
     } else {
         Err(Failure::new(format!("`{}` is neither a bundle nor an evaluation", path.display()))
             .help("give a bundle's folder, or what `slmops out` copied of an `evaluate` step"))
@@ -167,7 +166,7 @@ fn of_bundle(path: &Path) -> Result<Subject, Failure> {
         ("memory", description.memory.total_bytes()),
         ("parameters", description.model.parameters),
     ]);
-    let tensors = bundled_tensors(path, &summary).map_err(|error| model_failure("read the bundle's weights", error))?;
+    let tensors = bundled_tensors(path, &summary).map_err(|error| Failure::model("read the bundle's weights", &error))?;
     let files = description.files.iter().map(|file| (file.path.clone(), (file.sha256.clone(), file.size_bytes)));
     Ok(Subject {
         side: Side { kind: "bundle", name, digest: Some(summary.digest.clone()) },
@@ -187,14 +186,16 @@ fn bundled_tensors(path: &Path, summary: &Summary) -> Result<Vec<Tensor>, ModelE
         if layer.path.ends_with(".safetensors") {
             found.extend(tensors::of_safetensors(&blob)?);
         } else if layer.path.ends_with(".gguf") {
-            let gguf = Gguf::open(&blob).map_err(|error| ModelError::malformed(format!("`{}`", layer.path), error))?;
-            found.extend(tensors::of_gguf(&gguf));
+            found.extend(tensors::of_gguf(&gguf::open(&blob)?));
         }
     }
     Ok(found)
 }
 
 fn damaged(path: &Path, findings: &[Finding]) -> Failure {
+    if let Some(cause) = bundle::cause(findings) {
+        return Failure::file("read the bundle", path, &cause);
+    }
     let lines: Vec<String> = findings.iter().map(|finding| format!("\n  {finding}")).collect();
     Failure::new(format!("`{}` is a damaged bundle:{}", path.display(), lines.concat()))
 }
@@ -204,8 +205,8 @@ fn of_report(path: &Path) -> Result<Subject, Failure> {
     let sets = report
         .sets
         .iter()
-        .map(|(set, facts)| (set.clone(), facts.metrics.iter().map(|(name, metric)| (name.clone(), figure(metric))).collect()));
-    let evaluation = Evaluation { gates: Vec::new(), metrics: sets.collect() };
+        .map(|(set, facts)| (set.clone(), facts.metrics.iter().map(|(name, metric)| (name.clone(), Figure::from(*metric))).collect()));
+    let evaluation = Evaluation { gates: Vec::new(), metrics: sets.collect(), in_training: BTreeMap::new() };
     Ok(of_evaluation("report", path, &report.model, evaluation))
 }
 
@@ -226,8 +227,8 @@ fn of_evaluation(kind: &'static str, path: &Path, model: &ModelFacts, evaluation
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let bytes = read_limited(path, FILE_MAX_BYTES).map_err(|error| model_failure("read", error))?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}` is not what an evaluation writes: {error}", path.display())))
+    let bytes = read_limited(path, FILE_MAX_BYTES).map_err(|error| Failure::model("read what is to be compared", &error))?;
+    json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}` is not what an evaluation writes: {error}", path.display())))
 }
 
 /// Compares. Where one of the two is an evaluation, only what both have is compared: a report has no files that could be missing.
@@ -288,10 +289,20 @@ fn metric_changes(a: &BTreeMap<FigureKey, Figure>, b: &BTreeMap<FigureKey, Figur
             a,
             b,
             delta: both.map(|(a, b)| b.value - a.value),
-            apart: both.map(|(a, b)| a.high < b.low || b.high < a.low),
+            apart: both.and_then(|(a, b)| apart(&a, &b)),
         }
     };
     keys.into_iter().map(change).collect()
+}
+
+/// Nothing where an end that would decide is unknown.
+fn apart(a: &Figure, b: &Figure) -> Option<bool> {
+    let below = |a: &Figure, b: &Figure| Some(a.high? < b.low?);
+    match (below(a, b), below(b, a)) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
 }
 
 fn gates(evaluations: &[Evaluation]) -> BTreeMap<String, bool> {

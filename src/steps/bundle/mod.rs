@@ -17,16 +17,16 @@ use serde_json::Value;
 use self::candidate::{Candidate, Format};
 use self::choose::{Choose, Judged};
 use super::device::Device;
-use super::evaluate::report::{Metric, Verdict};
+use super::evaluate::report::Verdict;
 use super::{
     Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartInput, PartPort, Problem, Project, Resources, Task, Type, typed,
 };
 use crate::base::units::show_size;
-use crate::base::{Exit, files, rfc3339};
+use crate::base::{files, json, rfc3339};
 use crate::bundle::description::{self, Description, Entry, Evaluation, Figure, Gate};
 use crate::bundle::modelpack::{self, Capabilities, General, Technical};
 use crate::bundle::{self, Content, Draft, DraftFile, Role, WriteError, paths};
-use crate::model::{ModelError, read_limited};
+use crate::model::read_limited;
 
 pub static KIND: BundleKind = BundleKind;
 
@@ -78,7 +78,7 @@ impl Kind for BundleKind {
     }
 
     fn revision(&self) -> u32 {
-        2
+        3
     }
 
     fn summary(&self) -> &'static str {
@@ -221,9 +221,9 @@ fn read_verdicts(io: &Io) -> Result<Vec<Vec<Verdict>>, Failure> {
 }
 
 fn read_verdict(path: &Path) -> Result<Verdict, Failure> {
-    let bytes = read_limited(path, FILE_MAX_BYTES).map_err(|error| model_failure("read a verdict", error))?;
+    let bytes = read_limited(path, FILE_MAX_BYTES).map_err(|error| Failure::model("read a verdict", &error))?;
     let verdict: Verdict =
-        serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}` is no verdict: {error}", path.display())))?;
+        json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}` is not a verdict: {error}", path.display())))?;
     match verdict.format {
         1 => Ok(verdict),
         format => Err(Failure::new(format!("`{}` has format {format}; this slmops reads format 1", path.display()))),
@@ -235,7 +235,7 @@ fn extra_files(io: &Io) -> Result<Vec<DraftFile>, Failure> {
     for (port, inputs) in &io.inputs {
         let Some(name) = port.strip_prefix("files.") else { continue };
         for input in inputs {
-            if input.is_file() {
+            if !files::is_folder(input).map_err(|error| Failure::file("read", input, &error))? {
                 found.push(extra_file(name.to_string(), input.clone()));
                 continue;
             }
@@ -254,7 +254,7 @@ fn extra_file(path: String, from: PathBuf) -> DraftFile {
 }
 
 fn judge(order: &Order, rule: &Choose, path: &Path, required: &[Vec<Verdict>], extra: &[DraftFile]) -> Result<Judged, Failure> {
-    let candidate = Candidate::read(path).map_err(|error| model_failure("read a candidate", error))?;
+    let candidate = Candidate::read(path).map_err(|error| Failure::model("read a candidate", &error))?;
     let (memory, context_length) = choose::memory_on(&order.device, &candidate);
     let verdicts = choose::verdicts_on(&candidate, required);
     let mut judged = Judged { candidate, memory, context_length, storage_bytes: 0, verdicts, reasons: Vec::new() };
@@ -343,18 +343,14 @@ fn evaluation(verdict: &Verdict) -> Evaluation {
         on: check.on.clone(),
         condition: check.condition.clone(),
         limit: check.limit,
-        figure: Figure { value: check.value, low: check.low, high: check.high },
+        figure: check.metric().into(),
         passed: check.passed,
     });
     let metrics = verdict
         .metrics
         .iter()
-        .map(|(set, metrics)| (set.clone(), metrics.iter().map(|(name, metric)| (name.clone(), figure(metric))).collect()));
-    Evaluation { gates: gates.collect(), metrics: metrics.collect() }
-}
-
-fn figure(metric: &Metric) -> Figure {
-    Figure { value: metric.value, low: metric.low, high: metric.high }
+        .map(|(set, metrics)| (set.clone(), metrics.iter().map(|(name, metric)| (name.clone(), Figure::from(*metric))).collect()));
+    Evaluation { gates: gates.collect(), metrics: metrics.collect(), in_training: verdict.in_training.clone() }
 }
 
 fn say_reasons(io: &Io, judged: &[Judged]) {
@@ -386,19 +382,10 @@ fn of_candidate(number: usize, failure: Failure) -> Failure {
     Failure { message: format!("candidate {}: {}", number + 1, failure.message), ..failure }
 }
 
-fn model_failure(doing: &str, error: ModelError) -> Failure {
-    let exit = match &error {
-        // What is not there was never put there: the input is to blame, not the disk.
-        ModelError::Io { error, .. } if error.kind() != std::io::ErrorKind::NotFound => Exit::Environment,
-        _ => Exit::Failed,
-    };
-    Failure { message: format!("cannot {doing}: {error}"), help: None, exit }
-}
-
 fn write_failure(error: WriteError, io: &Io) -> Failure {
     match error {
         _ if io.cancel.is_cancelled() => Failure::cancelled(),
-        WriteError::File { .. } => Failure::environment(error.to_string()),
+        WriteError::File { doing, path, error } => Failure::file(doing, &path, &error),
         WriteError::Json(_) => Failure::bug(error.to_string()),
         _ => Failure::new(error.to_string()),
     }

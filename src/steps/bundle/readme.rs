@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::base::units::show_size;
 use crate::bundle::Description;
+use crate::bundle::description::Figure;
 use crate::steps::Project;
 
 pub const FILE: &str = "README.md";
@@ -40,8 +41,11 @@ fn results(out: &mut String, description: &Description) -> std::fmt::Result {
     writeln!(out, "\n## Results\n\n| set | metric | value | 95 % interval |\n|---|---|---|---|")?;
     for (set, metrics) in description.evaluations.iter().flat_map(|evaluation| &evaluation.metrics) {
         for (name, figure) in metrics {
-            writeln!(out, "| {set} | {name} | {:.4} | {:.4} to {:.4} |", figure.value, figure.low, figure.high)?;
+            writeln!(out, "| {set} | {name} | {:.4} | {} |", figure.value, interval(figure))?;
         }
+    }
+    for (set, count) in description.evaluations.iter().flat_map(|evaluation| &evaluation.in_training) {
+        writeln!(out, "\nThe model learned from {count} of the records of `{set}`: figures on it say little about new data.")?;
     }
     let gates: Vec<_> = description.evaluations.iter().flat_map(|evaluation| &evaluation.gates).collect();
     if !gates.is_empty() {
@@ -51,6 +55,14 @@ fn results(out: &mut String, description: &Description) -> std::fmt::Result {
         writeln!(out, "- {} on {}: {} {} (is {:.4})", gate.metric, gate.on, gate.condition, gate.limit, gate.figure.value)?;
     }
     Ok(())
+}
+
+fn interval(figure: &Figure) -> String {
+    let end = |end: Option<f64>| end.map_or("unknown".to_string(), |end| format!("{end:.4}"));
+    match (figure.low, figure.high) {
+        (None, None) => "unknown".to_string(),
+        (low, high) => format!("{} to {}", end(low), end(high)),
+    }
 }
 
 fn command(description: &Description) -> String {

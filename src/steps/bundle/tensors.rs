@@ -1,17 +1,13 @@
 //! What tensors a weight file holds, from its head alone.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::model::ModelError;
+use crate::base::json;
 use crate::model::gguf::Gguf;
-
-/// The head of a safetensors file; the crate's own limit.
-const HEAD_MAX_BYTES: u64 = 100_000_000;
+use crate::model::{ModelError, safetensors};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
@@ -41,7 +37,8 @@ pub fn of_safetensors(path: &Path) -> Result<Vec<Tensor>, ModelError> {
         data_offsets: [u64; 2],
     }
     let malformed = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
-    let head: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&head(path)?).map_err(|error| malformed(error.to_string()))?;
+    let head = safetensors::head(path)?;
+    let head: BTreeMap<String, serde_json::Value> = json::from_foreign_slice(&head).map_err(|error| malformed(error.to_string()))?;
     let mut found = Vec::new();
     for (name, entry) in head.into_iter().filter(|(name, _)| name != "__metadata__") {
         let entry: Entry =
@@ -50,19 +47,4 @@ pub fn of_safetensors(path: &Path) -> Result<Vec<Tensor>, ModelError> {
         found.push(Tensor { name, ty: entry.dtype, shape: entry.shape, size_bytes: end.saturating_sub(start) });
     }
     Ok(found)
-}
-
-/// The JSON in front of the data.
-fn head(path: &Path) -> Result<Vec<u8>, ModelError> {
-    let io = |error| ModelError::io("read", path, error);
-    let mut file = File::open(path).map_err(io)?;
-    let mut length = [0u8; 8];
-    file.read_exact(&mut length).map_err(io)?;
-    let length = u64::from_le_bytes(length);
-    if length > HEAD_MAX_BYTES {
-        return Err(ModelError::malformed(format!("`{}`", path.display()), format!("its head claims {length} bytes")));
-    }
-    let mut head = Vec::new();
-    file.take(length).read_to_end(&mut head).map_err(io)?;
-    Ok(head)
 }

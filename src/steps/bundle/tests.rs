@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::diff;
 use super::*;
+use crate::base::Exit;
 use crate::base::{Cancel, Digest};
 use crate::model::config::tests::tiny;
 use crate::model::tokenizer::tests::bytes_only;
 use crate::model::{ChatTemplate, Config, Model, Weights};
-use crate::steps::evaluate::report::{Check, ModelFacts};
+use crate::steps::evaluate::report::{Check, Metric, ModelFacts};
 use crate::steps::io::Listener;
 use crate::steps::quantize::Quantize;
 use crate::steps::{Input, InputId, Port};
@@ -80,7 +81,7 @@ impl Bench {
         let file = if model == "student" { "student/model.safetensors".to_string() } else { format!("{model}/model.gguf") };
         let weights = Digest::of_file(&self.path(&file)).unwrap().0.hex();
         let facts = ModelFacts { parameters: 1, size_bytes: 1, bits_per_weight: 8.0, file_type: model.into(), weights };
-        let metric = Metric { value, low: value - 0.1, high: value + 0.1 };
+        let metric = Metric { value, low: Some(value - 0.1), high: Some(value + 0.1) };
         let check = Check {
             metric: "exact_match".into(),
             on: "seen".into(),
@@ -93,7 +94,7 @@ impl Bench {
             fatal: false,
         };
         let metrics = BTreeMap::from([("seen".to_string(), BTreeMap::from([("exact_match".to_string(), metric)]))]);
-        let verdict = Verdict { format: 1, model: facts, passed, checks: vec![check], metrics };
+        let verdict = Verdict { format: 1, model: facts, passed, checks: vec![check], metrics, in_training: BTreeMap::new() };
         let folder = self.path(&format!("{evaluation}-{model}"));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("verdict.json"), serde_json::to_vec(&verdict).unwrap()).unwrap();
@@ -116,8 +117,15 @@ impl Bench {
 
 fn io<'a>(space: &TempDir, inputs: Vec<(String, Vec<PathBuf>)>, out: &str, log: &'a Log) -> (Io<'a>, PathBuf) {
     let out = space.path().join(out);
-    let io =
-        Io { inputs, out: out.clone(), checkpoint: space.path().join("checkpoint"), cancel: Cancel::default(), threads: 1, listener: log };
+    let io = Io {
+        inputs,
+        out: out.clone(),
+        checkpoint: space.path().join("checkpoint"),
+        cancel: Cancel::default(),
+        threads: 1,
+        now: None,
+        listener: log,
+    };
     (io, out)
 }
 
@@ -255,7 +263,7 @@ fn a_broken_candidate_or_verdict_is_named() {
     let failure = bench.run(&["Q8_0", "Q4_0"], &[], "out").unwrap_err();
     assert!(failure.message.starts_with("candidate 2: cannot read a candidate: "), "{}", failure.message);
     let verdict = bench.verdict("commands", "Q8_0", 0.8, true);
-    for (text, words) in [("{", "is no verdict"), ("[]", "is no verdict")] {
+    for (text, words) in [("{", "is not a verdict: not JSON: EOF"), ("[]", "is not a verdict")] {
         fs::write(verdict.join("verdict.json"), text).unwrap();
         let failure = bench.run(&["Q8_0"], &[vec![verdict.clone()]], "out").unwrap_err();
         assert!(failure.message.contains(words), "{}", failure.message);

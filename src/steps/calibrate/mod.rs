@@ -1,15 +1,14 @@
 //! `[calibrate.NAME]`: a model reads a text → how much each input of its matrices matters. What is added up is in `model::imatrix`.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::dataset::record::{self, Record};
 use super::io::on_threads;
-use super::train::data::messages;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::{Digest, files};
 use crate::model::imatrix::{Window, collect, windows};
 use crate::model::{Encoder, Imatrix, Model, ModelError};
@@ -53,7 +52,7 @@ impl Kind for Calibrate {
     }
 
     fn revision(&self) -> u32 {
-        1
+        3
     }
 
     fn summary(&self) -> &'static str {
@@ -69,6 +68,17 @@ impl Kind for Calibrate {
     }
 
     fn is_numeric(&self) -> bool {
+        true
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" => Flow::Learned,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
         true
     }
 
@@ -91,8 +101,8 @@ impl Kind for Calibrate {
 }
 
 fn run(settings: &Settings, io: &Io) -> Result<(), Failure> {
-    let model = Model::open(io.one("model")?)?;
-    let windows = text(&model, io.all("data"), settings.seqlen, settings.nsamples)?;
+    let model = Model::open(io.one("model")?)?.at(io.now);
+    let windows = text(&model, io, settings.seqlen, settings.nsamples)?;
     let total = windows.len() as u64;
     let mut imatrix = collect(&model, &windows, &mut |done| {
         io.progress(done as u64, total, "windows", "");
@@ -113,15 +123,16 @@ fn digest(windows: &[Window]) -> Digest {
     Digest::of(&bytes)
 }
 
-/// The windows of a dataset's records, behind each other as the model would meet them.
-pub fn text<W: Sync>(model: &Model<W>, data: &[PathBuf], length: usize, most: usize) -> Result<Vec<Window>, Failure> {
+/// The windows of the port `data`'s records, behind each other as the model would meet them.
+pub fn text<W: Sync>(model: &Model<W>, io: &Io, length: usize, most: usize) -> Result<Vec<Window>, Failure> {
     let limit = model.config.max_position_embeddings;
     if length > limit {
         return Err(Failure::new(format!("`seqlen` is {length}; the model takes {limit} tokens")));
     }
     let encoder = model.encoder();
-    let records = record::read(data)?;
-    let tokens = records.par_iter().map(|record| encode(record, encoder)).collect::<Result<Vec<_>, ModelError>>()?.concat();
+    let records = record::of_port(io, "data")?;
+    let encoded = records.par_iter().enumerate().map(|(i, record)| encode(record, encoder).map_err(|error| records.wrong(i, error)));
+    let tokens = encoded.collect::<Result<Vec<_>, Failure>>()?.concat();
     let windows = windows(&tokens, length, most);
     match tokens.len() {
         0 => Err(Failure::new("the data is empty")
@@ -135,13 +146,13 @@ fn encode(record: &Record, encoder: Encoder) -> Result<Vec<u32>, ModelError> {
         Record::Text(text) => encoder.text(text).map(|example| example.tokens),
         Record::Pair { prompt, completion: None } => encoder.prompt(prompt),
         Record::Pair { prompt, completion: Some(completion) } => encoder.pair(prompt, completion).map(|example| example.tokens),
-        Record::Messages(turns) => encoder.conversation(&messages(turns)).map(|example| example.tokens),
+        Record::Messages(chat) => encoder.conversation(chat).map(|example| example.tokens),
     }
 }
 
 /// A `calibrate` step's output, or a file that llama-imatrix wrote.
 pub fn read(path: &Path) -> Result<Imatrix, Failure> {
-    if !path.is_dir() {
+    if !files::is_folder(path).map_err(|error| Failure::file("read", path, &error))? {
         return Ok(Imatrix::read(path)?);
     }
     let names = files::names(path).map_err(|error| Failure::file("read", path, &error))?;

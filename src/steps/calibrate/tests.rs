@@ -41,7 +41,7 @@ impl Bench {
         let out = self.space.path().join(out);
         std::fs::create_dir(&out).unwrap();
         let inputs = inputs.iter().map(|(port, name)| (port.to_string(), vec![self.space.path().join(name)])).collect();
-        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, listener: &Quiet };
+        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, now: None, listener: &Quiet };
         kind.run(&Task { action: "run", params: params.as_object().unwrap().clone() }, &mut io)
     }
 
@@ -99,7 +99,7 @@ fn what_cannot_be_read_is_told() {
     std::fs::write(bench.space.path().join("bad.dat"), [0; 100]).unwrap();
     assert!(quantize("bad.dat", json!({"type": "Q8_0", "pure": false})).unwrap_err().message.contains("no importance matrix"));
     let rules = json!({"type": "Q8_0", "pure": false, "tensor_types": {"ffn_dwon": "Q6_K"}});
-    assert!(quantize("c", rules).unwrap_err().message.contains("`ffn_dwon` names no tensor of the model"));
+    assert!(quantize("c", rules).unwrap_err().message.contains("`ffn_dwon` gives no matrix of the model its type"));
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::normal::{exact_digest, lot, normalized_digest, prompt_digest, texts};
+use super::normal::{exact_digest, folded, lot, normalized_digest, prompt_digest, texts};
 use super::record::{self, Line};
 use super::{Counts, OnLeak, Settings};
-use crate::base::Digest;
+use crate::base::{Digest, json};
 use crate::steps::{Failure, Io};
 
 /// A record that stays.
@@ -51,7 +51,9 @@ impl Counts {
 
 /// Reads the data and keeps what may stay, in the order of reading.
 pub fn kept(settings: &Settings, io: &Io, counts: &mut Counts) -> Result<Vec<Kept>, Failure> {
-    let filter = settings.filter.lower_case();
+    let filter = settings.filter.folded();
+    record::warn_of_skipped(io, "data")?;
+    record::warn_of_skipped(io, "disjoint_from")?;
     let held_out = held_out(io)?;
     let (mut kept, mut seen, mut leaks) = (Vec::new(), BTreeSet::new(), Leaks::default());
     record::read_lines(io.all("data"), &mut |line| {
@@ -123,17 +125,17 @@ impl Dedup {
 
 impl Filter {
     /// With its strings as `reason_to_drop` looks for them.
-    fn lower_case(&self) -> Filter {
-        let lower = |strings: &Option<Vec<String>>| strings.as_ref().map(|list| list.iter().map(|text| text.to_lowercase()).collect());
-        Filter { contains: lower(&self.contains), excludes: lower(&self.excludes), ..*self }
+    fn folded(&self) -> Filter {
+        let fold = |strings: &Option<Vec<String>>| strings.as_ref().map(|list| list.iter().map(|text| folded(text)).collect());
+        Filter { contains: fold(&self.contains), excludes: fold(&self.excludes), ..*self }
     }
 
     fn reason_to_drop(&self, line: &Line) -> Option<&'static str> {
         let completion = line.record.completion();
-        let is_json = || completion.is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+        let is_json = || completion.as_deref().is_some_and(|text| json::exact(text).is_ok());
         let chars = || texts(line).iter().map(|text| text.chars().count() as u64).sum::<u64>();
         let has_any = |strings: &[String]| {
-            let all: Vec<String> = texts(line).iter().map(|text| text.to_lowercase()).collect();
+            let all: Vec<String> = texts(line).iter().map(|text| folded(text)).collect();
             strings.iter().any(|wanted| all.iter().any(|text| text.contains(wanted)))
         };
         match self {

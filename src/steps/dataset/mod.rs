@@ -2,7 +2,7 @@
 //! where in `split`, when two texts are the same in `normal`.
 
 mod clean;
-mod normal;
+pub mod normal;
 pub mod record;
 mod split;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::clean::{Dedup, Filter, Kept};
 use self::record::Line;
 use self::split::Split;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 
 #[derive(Debug)]
 pub struct Dataset;
@@ -31,8 +31,12 @@ static FILTER: &[Field] = &[
     Field::optional("max_chars", Type::Int(0, i64::MAX), "Most characters of prompt and completion together."),
     Field::optional("has_completion", Type::Bool, "Keep only records with a completion (`true`), or only those without one (`false`)."),
     Field::optional("json_completion", Type::Bool, "Keep only completions that are JSON (`true`), or only those that are not (`false`)."),
-    Field::optional("contains", Type::List(&TEXT), "Keep only records with at least one of these strings, in upper or lower case."),
-    Field::optional("excludes", Type::List(&TEXT), "Drop records with any of these strings, in upper or lower case."),
+    Field::optional(
+        "contains",
+        Type::List(&TEXT),
+        "Keep only records with at least one of these strings, whatever their case, width or Unicode form.",
+    ),
+    Field::optional("excludes", Type::List(&TEXT), "Drop records with any of these strings, whatever their case, width or Unicode form."),
 ];
 
 static FIELDS: &[Field] = &[
@@ -99,7 +103,7 @@ impl Kind for Dataset {
     }
 
     fn revision(&self) -> u32 {
-        2
+        4
     }
 
     fn summary(&self) -> &'static str {
@@ -112,6 +116,14 @@ impl Kind for Dataset {
 
     fn fields(&self) -> &'static [Field] {
         FIELDS
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" => Flow::Passed,
+            "disjoint_from" => Flow::KeptOut,
+            _ => Flow::Made,
+        }
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::clean::{Kept, Leaks};
-use super::normal::lot;
+use super::normal::{as_shown, lot};
 use super::{Counts, OnLeak, Settings};
 use crate::base::Digest;
 use crate::steps::Failure;
@@ -39,14 +41,23 @@ pub fn assign(settings: &Settings, lines: &mut Vec<Kept>, counts: &mut Counts) -
     }
 }
 
-/// The value of a key for every record, as JSON text.
+/// The value of a key for every record, as JSON text as it is seen: what looks the same is the same value.
 fn values(key: Option<&str>, lines: &[Kept]) -> Result<Option<Vec<String>>, Failure> {
     let Some(key) = key else { return Ok(None) };
     let value = |kept: &Kept| {
         let missing = || Failure::new(format!("record {} (counted from 1 as read) has no key `{key}`", kept.number));
-        kept.line.extra.get(key).map(|value| value.to_string()).ok_or_else(missing)
+        kept.line.extra.get(key).map(shown).ok_or_else(missing)
     };
     lines.iter().map(value).collect::<Result<_, _>>().map(Some)
+}
+
+/// `7` and `7.0` are one number, and `é` is one letter however it is composed.
+fn shown(value: &Value) -> String {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0 && number.abs() < EXACT) {
+        Some(whole) => format!("{}", whole as i64),
+        None => as_shown(&value.to_string()),
+    }
 }
 
 const TWO_TO_64: f64 = 18_446_744_073_709_551_616.0;

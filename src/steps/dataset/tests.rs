@@ -66,7 +66,7 @@ fn run_threads(given: serde_json::Value, data: &str, held_out: Option<&str>, thr
     std::fs::create_dir(space.path().join("out")).unwrap();
     let log = Log::default();
     let (out, checkpoint) = (space.path().join("out"), space.path().join("checkpoint"));
-    let mut io = Io { inputs, out, checkpoint, cancel: Cancel::default(), threads, listener: &log };
+    let mut io = Io { inputs, out, checkpoint, cancel: Cancel::default(), threads, now: None, listener: &log };
     let result = Dataset.run(&Task { action: "dataset", params: params(given) }, &mut io);
     let log = log.0.lock().unwrap().join("\n");
     Done { space, result, log }
@@ -116,6 +116,56 @@ fn duplicates_go_by_the_chosen_measure() {
         assert_eq!(done.counts().written, left, "{dedup}");
         assert_eq!(done.counts().dropped.get("duplicate").copied().unwrap_or(0), 4 - left);
     }
+}
+
+#[test]
+fn a_leak_in_another_form_is_a_leak() {
+    let data = "{\"prompt\":\"Où est le café ?\"}\n{\"prompt\":\"stra\u{df}e 1\"}\n{\"prompt\":\"don't\"}\n{\"prompt\":\"new\"}\n";
+    for held_out in [
+        "{\"prompt\":\"Ou\u{300} est le cafe\u{301}?\"}\n{\"prompt\":\"STRASSE  1\"}\n{\"prompt\":\"don’t\"}\n",
+        "{\"prompt\":\"ＯÙ est\u{a0}le ca\u{200b}fé？\"}\n{\"prompt\":\"Straße\u{3000}１\"}\n{\"prompt\":\"DON'T!\"}\n",
+    ] {
+        let done = run_threads(json!({"on_leak": "drop"}), data, Some(held_out), 1);
+        assert_eq!(done.prompts("data.jsonl"), ["new"], "{held_out}");
+    }
+    let twice = "{\"prompt\":\"café\"}\n{\"prompt\":\"cafe\u{301}\"}\n{\"prompt\":\"ＣＡＦÉ\"}\n";
+    for (dedup, left) in [("exact", 3), ("normalized", 1), ("prompt", 1)] {
+        assert_eq!(run(json!({"dedup": dedup}), twice).counts().written, left, "{dedup}");
+    }
+    let filtered = run(json!({"filter": {"excludes": ["CAFÉ"]}}), &format!("{twice}{{\"prompt\":\"cafe\"}}\n"));
+    assert_eq!(filtered.prompts("data.jsonl"), ["cafe"]);
+    // Equal prompts are never torn apart, whatever their form.
+    let many: String =
+        (0..200).map(|n| format!("{{\"prompt\":\"é {n}\"}}\n{{\"prompt\":\"É {n}!\"}}\n{{\"prompt\":\"e\u{301} {n}\"}}\n")).collect();
+    let done = run(json!({"split": {"a": 0.5, "b": 0.5}}), &many);
+    let numbers =
+        |name| done.prompts(name).iter().map(|p| p.chars().filter(char::is_ascii_digit).collect::<String>()).collect::<BTreeSet<_>>();
+    assert!(numbers("a/data.jsonl").is_disjoint(&numbers("b/data.jsonl")));
+    // And so are the values of a group.
+    let grouped: String =
+        (0..60).map(|n| format!("{{\"prompt\":\"{n}\",\"site\":\"{}\"}}\n", ["Zürich", "Zu\u{308}rich", "Bern"][n % 3])).collect();
+    let done = run(json!({"split": {"a": 0.5, "b": 0.5}, "group_by": "site", "seed": 3}), &grouped);
+    let sizes: Vec<u64> = if done.result.is_ok() { done.counts().splits.into_values().collect() } else { vec![60] };
+    assert!([vec![40, 20], vec![20, 40], vec![60]].contains(&sizes), "{sizes:?}");
+}
+
+#[test]
+fn a_folder_is_read_whole_or_what_is_left_out_is_named() {
+    let space = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(space.path().join("data/more")).unwrap();
+    for (name, text) in
+        [("a.jsonl", "{\"prompt\":\"a\"}\n"), ("more/b.JSONL", "{\"prompt\":\"b\"}\n"), ("c.json", "[]"), ("more/d.csv", "x")]
+    {
+        std::fs::write(space.path().join("data").join(name), text).unwrap();
+    }
+    std::fs::create_dir(space.path().join("out")).unwrap();
+    let log = Log::default();
+    let (inputs, out) = (vec![("data".to_string(), vec![space.path().join("data")])], space.path().join("out"));
+    let mut io = Io { inputs, out, checkpoint: space.path().join("c"), cancel: Cancel::default(), threads: 1, now: None, listener: &log };
+    Dataset.run(&Task { action: "dataset", params: params(json!({})) }, &mut io).unwrap();
+    let said = log.0.lock().unwrap().join("\n");
+    assert!(said.contains("warning: of `data`, 2 files are not read: `c.json`, `more/d.csv`: a dataset is"), "{said}");
+    assert!(said.contains("2 records read"), "{said}");
 }
 
 #[test]
@@ -203,7 +253,7 @@ fn a_stopped_step_says_so() {
     let cancel = Cancel::default();
     cancel.cancel();
     let (inputs, listener) = (vec![("data".to_string(), vec![space.path().join("data")])], &Log::default());
-    let mut io = Io { inputs, out: space.path().into(), checkpoint: space.path().join("c"), cancel, threads: 1, listener };
+    let mut io = Io { inputs, out: space.path().into(), checkpoint: space.path().join("c"), cancel, threads: 1, now: None, listener };
     let failure = Dataset.run(&Task { action: "dataset", params: params(json!({})) }, &mut io).unwrap_err();
     assert_eq!(failure.exit, crate::base::Exit::Interrupted);
 }

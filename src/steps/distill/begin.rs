@@ -1,6 +1,8 @@
 //! Where a student begins: a new model of some shape with the teacher's vocabulary, or one that is there, with the same vocabulary and perhaps with zeros to keep.
 
-use serde_json::Value;
+use std::path::Path;
+
+use serde::Deserialize;
 
 use crate::model::sparse::Mask;
 use crate::model::{ChatTemplate, Config, Model, Tokenizer, Weights, folder, read_limited};
@@ -18,22 +20,35 @@ pub struct Beginning {
     mask: Option<Mask>,
 }
 
+/// `vocabulary.json`: what a student needs of the teacher besides its tokenizer.
+#[derive(Deserialize)]
+struct Said {
+    vocab_size: usize,
+    /// All tokens that end an answer.
+    eos_token_id: Vec<u32>,
+}
+
 impl Beginning {
     pub fn of(params: &Params, io: &Io) -> Result<Beginning, Failure> {
         let vocabulary = io.one("vocabulary")?;
         let (tokenizer, chat) = folder::load_encoder(vocabulary)?;
-        let size: Option<Value> = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?).ok();
-        let size = size.and_then(|value| value.get("vocab_size").and_then(Value::as_u64)).and_then(|size| usize::try_from(size).ok());
-        let vocab_size = size.ok_or_else(|| Failure::new("`vocabulary.json` does not tell the vocabulary's size"))?;
-        if io.maybe("model").is_some() {
-            return Beginning::there(params, vocab_size, &tokenizer, io);
-        }
-        let (arch, settings) = shaped(params)?;
-        Ok(Beginning { settings, config: arch.of(vocab_size, &tokenizer), tokenizer, chat, weights: None, mask: None })
+        let said: Said = serde_json::from_slice(&read_limited(&vocabulary.join("vocabulary.json"), 1 << 16)?)
+            .map_err(|error| Failure::new(format!("`vocabulary.json`: {error}")))?;
+        let mut beginning = match io.maybe("model") {
+            Some(model) => Beginning::there(params, said.vocab_size, &tokenizer, model)?,
+            None => {
+                let (arch, settings) = shaped(params)?;
+                let config = arch.of(said.vocab_size, &tokenizer);
+                Beginning { settings, config, tokenizer, chat, weights: None, mask: None }
+            }
+        };
+        // Its answers end where those that it learns from do.
+        said.eos_token_id.into_iter().for_each(|end| beginning.config.add_end(end));
+        Ok(beginning)
     }
 
-    fn there(params: &Params, vocab_size: usize, theirs: &Tokenizer, io: &Io) -> Result<Beginning, Failure> {
-        let (Model { config, weights, tokenizer, chat }, mask) = pruned(params, io.one("model")?)?;
+    fn there(params: &Params, vocab_size: usize, theirs: &Tokenizer, model: &Path) -> Result<Beginning, Failure> {
+        let (Model { config, weights, tokenizer, chat }, mask) = pruned(params, model)?;
         let differs = |id: &u32| tokenizer.token(*id) != theirs.token(*id);
         let tokens = u32::try_from(vocab_size).unwrap_or(u32::MAX);
         if config.vocab_size != vocab_size || (0..tokens).any(|id| differs(&id)) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Soft;
 use crate::kernels::loss::{Divergence, Soft as Against, Teacher, mix};
-use crate::model::decoder::{Batch, Decoder, Keep};
+use crate::model::decoder::{Batch, Decoder, Keep, Load};
 use crate::model::{Model, ModelError, Stored};
 use crate::steps::Failure;
 use crate::steps::train::run::{Objective, not_finite};
@@ -28,6 +28,11 @@ impl Beside {
 }
 
 impl Objective for Beside {
+    fn bytes(&self, batch: Load) -> u64 {
+        let logits = self.decoder.head_rows().min(batch.wanted) * self.teacher.config.vocab_size * 4;
+        self.decoder.bytes(batch, Keep::Nothing).saturating_add(logits as u64)
+    }
+
     fn begin(&mut self, _: &[usize], batch: &Batch) -> Result<(), Failure> {
         Ok(self.decoder.forward(&self.teacher.weights, batch, Keep::Nothing)?)
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::files;
+use crate::base::{files, memory};
 use crate::model::{Example, ModelError, read_limited};
 use crate::steps::Failure;
 
@@ -94,6 +94,7 @@ impl Labels {
             return Err(wrong(format!("format {}, {} tokens", facts.format, facts.vocab_size)));
         }
         let bytes = read_limited(&folder.join("labels.bin"), MAX_EXAMPLES)?;
+        memory::check(bytes.len() as u64 * 2, "the teacher's examples")?;
         let examples = parse(&bytes, vocab_size).ok_or_else(|| wrong("`labels.bin` is cut or mangled".to_string()))?;
         let mut rows = 0;
         let mut first_rows = Vec::with_capacity(examples.len());
@@ -102,7 +103,7 @@ impl Labels {
             rows += example.scored_tokens() as u64;
         }
         let path = folder.join("logits.bin");
-        let logits = File::open(&path).map_err(|error| Failure::file("open", &path, &error))?;
+        let logits = files::open(&path).map_err(|error| Failure::file("open", &path, &error))?;
         let size = logits.metadata().map_err(|error| Failure::file("read", &path, &error))?.len();
         let width = facts.top_k.map_or(0, |top_k| top_k.saturating_mul(2).saturating_add(1));
         if Some(size) != rows.checked_mul(width as u64).and_then(|numbers| numbers.checked_mul(4))

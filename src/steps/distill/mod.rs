@@ -13,11 +13,11 @@ use serde_json::json;
 
 use super::io::on_threads;
 use super::train::run::{NextToken, Objective};
-use super::train::settings::{ARCH, MASK_FIELD, UNKEYED, memory_bytes, resolve, resolve_mask, resolve_schedule, with_training_fields};
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::train::settings::{ARCH, MASK_FIELD, UNKEYED, resolve, resolve_mask, resolve_schedule, with_training_fields};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
 use crate::kernels::loss::Divergence;
-use crate::model::{Config, Example, Lora, Model, folder, read_limited};
+use crate::model::{Example, Lora, Model, folder};
 use begin::Beginning;
 use beside::Beside;
 pub(super) use fields::{BETA, DIVERGENCE, KD_RATIO, MAX_NEW_TOKENS, SKEW_ALPHA, TEMPERATURE};
@@ -103,7 +103,7 @@ impl Kind for Distill {
     }
 
     fn revision(&self) -> u32 {
-        2
+        5
     }
 
     fn summary(&self) -> &'static str {
@@ -124,6 +124,18 @@ impl Kind for Distill {
 
     fn unkeyed(&self) -> &'static [&'static str] {
         UNKEYED
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" | "validation" => Flow::Learned,
+            "vocabulary" => Flow::Vocabulary,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
@@ -228,9 +240,7 @@ const VOCABULARY: usize = 0;
 const LABELS: usize = 1;
 
 fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
-    // The size of a model that is there is not known before.
-    let memory_bytes = if training.contains_key("arch") { memory_bytes(&training) } else { 1 << 30 };
-    let resources = Resources { cpu: 0, memory_bytes, gpu: 0 };
+    let resources = Resources::ALONE;
     let part = |suffix, artifact, action, params, inputs| Part {
         suffix,
         hidden: suffix == "vocabulary" || suffix == "labels",
@@ -266,20 +276,16 @@ fn parts(declared: &Declared, own: &Own, training: Params) -> Vec<Part> {
 /// Takes the teacher's vocabulary out of its folder, so that a student without a teacher does not depend on the teacher's weights.
 fn vocabulary(io: &Io) -> Result<(), Failure> {
     let teacher = io.one("teacher")?;
-    let (vocab_size, tokenizer, chat) = match folder::gguf_file(teacher)? {
+    let (config, tokenizer, chat) = match folder::gguf_file(teacher)? {
         Some(_) => {
             let model = Model::open(teacher)?;
-            (model.config.vocab_size, model.tokenizer, model.chat)
+            (model.config, model.tokenizer, model.chat)
         }
-        None => {
-            let config = Config::from_json(&read_limited(&teacher.join("config.json"), 1 << 24)?)?;
-            let (tokenizer, chat) = folder::load_encoder(teacher)?;
-            (config.vocab_size, tokenizer, chat)
-        }
+        None => folder::load_all_but_weights(teacher)?,
     };
     folder::save_encoder(&tokenizer, &chat, None, &io.out)?;
     let path = io.out.join("vocabulary.json");
-    let text = format!("{:#}\n", json!({"vocab_size": vocab_size}));
+    let text = format!("{:#}\n", json!({"vocab_size": config.vocab_size, "eos_token_id": config.end_tokens().collect::<Vec<_>>()}));
     files::write_atomic(&path, text.as_bytes()).map_err(|error| Failure::file("write", &path, &error))
 }
 

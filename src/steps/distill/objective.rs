@@ -6,7 +6,7 @@ use super::Soft;
 use super::labels::{Labels, width};
 use crate::kernels::loss::{Divergence, Soft as Against, Teacher, mix};
 use crate::model::ModelError;
-use crate::model::decoder::Batch;
+use crate::model::decoder::{Batch, Load, head_rows};
 use crate::steps::Failure;
 use crate::steps::train::run::{Objective, not_finite};
 
@@ -79,6 +79,11 @@ impl<'a> Imitation<'a> {
 }
 
 impl Objective for Imitation<'_> {
+    fn bytes(&self, batch: Load) -> u64 {
+        // The numbers of a piece's rows, as they are read and as they are used.
+        batch.wanted.min(head_rows(self.vocab_size)) as u64 * width(self.top_k) as u64 * 4 * 2
+    }
+
     fn begin(&mut self, examples: &[usize], _: &Batch) -> Result<(), Failure> {
         self.rows.clear();
         for index in examples {

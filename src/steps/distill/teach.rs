@@ -49,12 +49,13 @@ enum Lesson {
 }
 
 pub fn run(teaching: &Teaching, io: &Io) -> Result<(), Failure> {
-    let teacher = Model::open(io.one("teacher")?)?;
-    let records = record::read(io.all("data"))?;
+    let teacher = Model::open(io.one("teacher")?)?.at(io.now);
+    let records = record::of_port(io, "data")?;
     let reach = teacher.config.max_position_embeddings;
     let limit = teaching.max_length.unwrap_or(reach).min(reach);
-    let lessons = records.par_iter().map(|record| lesson(record, teacher.encoder(), teaching.completions, limit));
-    let lessons = lessons.collect::<Result<Vec<Lesson>, ModelError>>()?;
+    let lesson = |record: &Record| lesson(record, teacher.encoder(), teaching.completions, limit);
+    let lessons = records.par_iter().enumerate().map(|(index, record)| lesson(record).map_err(|error| records.wrong(index, error)));
+    let lessons = lessons.collect::<Result<Vec<Lesson>, Failure>>()?;
     let mut made = Made::default();
     made.answer(&teacher, &lessons, teaching.max_new_tokens, limit, io)?;
     if made.examples.is_empty() {
@@ -72,14 +73,10 @@ fn lesson(record: &Record, encoder: Encoder, completions: Completions, max_lengt
             encoder.pair(prompt, completion).map(read)
         }
         Record::Pair { prompt, .. } => encoder.prompt(prompt).map(Lesson::Ask),
-        Record::Messages(turns) => {
-            let messages: Vec<Message> = data::messages(turns);
-            match messages.iter().rposition(|message| message.role == "assistant") {
-                Some(_) if completions == Completions::Data => encoder.conversation(&messages).map(read),
-                Some(last) => encoder.question(&messages[..last]).map(Lesson::Ask),
-                None => encoder.question(&messages).map(Lesson::Ask),
-            }
+        Record::Messages(chat) if completions == Completions::Data && chat.messages.iter().any(Message::is_assistant) => {
+            encoder.conversation(chat).map(read)
         }
+        Record::Messages(chat) => encoder.question(&chat.question()).map(Lesson::Ask),
         Record::Text(text) => Ok(Lesson::Read(data::pieces(encoder.text(text)?, max_length).collect())),
     }
 }
@@ -100,24 +97,22 @@ impl Made {
         };
         let prompts: Vec<Vec<u32>> = lessons.iter().filter_map(asked).collect();
         let total = prompts.len() as u64;
-        let answers = teacher.generate(&prompts, &Generate { max_new_tokens }, &mut |done| {
+        let answers = teacher.greedy(&prompts, &Generate { max_new_tokens }, &mut |done| {
             io.progress(done as u64, total, "answers", "");
             if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let reach = teacher.config.max_position_embeddings;
         let mut answers = answers.into_iter();
         for lesson in lessons {
             match lesson {
                 Lesson::Read(examples) => examples.iter().for_each(|example| self.keep(example.clone(), limit)),
                 Lesson::Ask(prompt) if asked(lesson).is_some() => {
-                    let mut answer = answers.next().unwrap_or_default();
-                    // Cut off, not ended by the end-of-text token.
-                    if answer.len() >= max_new_tokens || prompt.len() + answer.len() > reach {
+                    let answer = answers.next().unwrap_or_default();
+                    let Some(end) = answer.end else {
                         self.unfinished += 1;
                         continue;
-                    }
-                    answer.extend(teacher.config.eos_token_id);
-                    self.keep(Example::of(prompt.clone(), &answer), limit);
+                    };
+                    let completion = [answer.tokens.as_slice(), &[end]].concat();
+                    self.keep(Example::of(prompt.clone(), &completion), limit);
                 }
                 Lesson::Ask(_) => self.too_long += 1,
             }

@@ -238,3 +238,30 @@ fn a_teacher_that_never_ends_has_nothing_to_teach() {
     let failure = bench.run(&Distill, &labels, &[("teacher", "teacher"), ("data", "data.jsonl")], "l", 0).unwrap_err();
     assert!(failure.message.contains("nothing to teach: 60 answers have no end"), "{failure:?}");
 }
+
+/// A teacher with several ends is learned from as it speaks: its answers keep the end that it gave them, and its students have all of its ends.
+#[test]
+fn students_learn_where_their_teacher_ends() {
+    let bench = school();
+    let teacher = Model::load(&bench.path("teacher")).unwrap();
+    let prompt = teacher.encoder().prompt("set box 3 to 2").unwrap();
+    let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+    let spoken = teacher.generate(&[prompt], &crate::model::Generate { max_new_tokens: 9 }, go_on).unwrap().remove(0);
+    // It says this token somewhere in its answer; from now on it ends there.
+    let end = *spoken.iter().skip(1).find(|token| **token != spoken[0]).unwrap();
+    let path = bench.path("teacher/generation_config.json");
+    std::fs::write(path, json!({"eos_token_id": [0, end]}).to_string()).unwrap();
+    for case in [json!({"seq_kd": true}), json!({"kd_ratio": 0.5}), json!({"kd_ratio": 0.5, "top_k": 0})] {
+        let mut fields = json!({"max_steps": 1, "eval_steps": 1});
+        fields.as_object_mut().unwrap().extend(params(case.clone()));
+        run(&bench, fields, "s").unwrap();
+        let labels = Labels::open(&bench.path("s.labels"), teacher.config.vocab_size).unwrap();
+        let ended = labels.examples.iter().filter(|example| example.tokens.last() == Some(&end)).count();
+        assert!(ended > 0, "{case}");
+        assert!(labels.examples.iter().all(|example| !example.tokens.ends_with(&[end, 0])), "{case}");
+        for student in ["s.", "s.baseline"] {
+            let ends: Vec<u32> = Model::load(&bench.path(student)).unwrap().config.end_tokens().collect();
+            assert_eq!(ends, [0, end], "{case}");
+        }
+    }
+}

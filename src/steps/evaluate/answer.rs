@@ -28,7 +28,7 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
     let options = Generate { max_new_tokens: fields.max_new_tokens };
     let sets = sets::read(io)?;
-    let model = sets::open(io.one("model")?)?;
+    let model = sets::open(io.one("model")?)?.at(io.now);
     let total: usize = sets.iter().map(|set| set.records.len()).sum();
     let mut before = 0;
     for set in &sets {
@@ -37,12 +37,12 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
             io.progress((before + done) as u64, total as u64, "items", &set.name);
             if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let answers = answers.map_err(|error| sets::cannot("answer the prompts", error))?;
+        let answers = answers.map_err(|error| Failure::model("answer the prompts", &error))?;
         let answers: Vec<Answer> = answers
             .iter()
             .map(|tokens| Ok(Answer { output: model.tokenizer.decode(tokens)?, tokens: tokens.len() as u64 }))
             .collect::<Result<_, _>>()
-            .map_err(|error| sets::cannot("decode an answer", error))?;
+            .map_err(|error| Failure::model("decode an answer", &error))?;
         write_lines(&lines_path(&io.out, &set.name), &answers)?;
         before += set.records.len();
     }

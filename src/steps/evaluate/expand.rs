@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::check::{check, sets};
 use super::choice;
 use super::metric::MetricKind;
-use super::{ANSWERS, CHOICES, GATE, MEASURE};
+use super::{ANSWERS, CHOICES, GATE, MEASURE, OVERLAP};
 use crate::steps::pattern::Extract;
 use crate::steps::{Artifact, Declared, InputId, Params, Part, PartInput, PartPort, Problem, Resources, Task};
 
@@ -94,7 +94,7 @@ pub fn expand(declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
     }
     let of_choices = metrics.iter().any(|metric| metric.is_of_choices());
     let mut parts = Parts { declared, fields: &fields, metrics, of_choices, parts: Vec::new() };
-    let report = parts.measured(model.id, Role::Own);
+    let report = parts.measured(model.id, "model", Role::Own);
     if !conditions.is_empty() {
         parts.gate(report, model.id, &conditions);
     }
@@ -175,8 +175,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The part that measures a model, with the parts before it that it needs.
-    fn measured(&mut self, model: InputId, role: Role) -> usize {
+    /// The part that measures the model of a field, with the parts before it that it needs.
+    fn measured(&mut self, model: InputId, field: &str, role: Role) -> usize {
         let reference = self.declared.inputs("reference").first().map(|input| input.id);
         let mut inputs = vec![one("model", model)];
         if self.of_choices {
@@ -185,6 +185,7 @@ impl Parts<'_> {
             if let Some(reference) = reference {
                 inputs.push(PartPort::part("reference_choices", self.choices(reference, "reference-choices")));
             }
+            inputs.extend(self.overlap(field, role));
             return self.measure(inputs, role);
         }
         let any = |needs: fn(MetricKind) -> bool| self.metrics.iter().any(|metric| needs(*metric));
@@ -203,7 +204,25 @@ impl Parts<'_> {
         if self.metrics.contains(&MetricKind::JsonSchemaValid) {
             inputs.push(PartPort::pass(self.declared, "json_schema"));
         }
+        inputs.extend(self.overlap(field, role));
         self.measure(inputs, role)
+    }
+
+    /// Where the plan knows what the model learned from.
+    fn overlap(&mut self, field: &str, role: Role) -> Option<PartPort> {
+        let lessons = PartPort::pass(self.declared, &format!("lessons.{field}"));
+        if lessons.inputs.is_empty() {
+            return None;
+        }
+        let inputs = std::iter::once(PartPort { name: "lessons".to_string(), ..lessons }).chain(self.data()).collect();
+        let mut params = Params::new();
+        if self.of_choices {
+            // How examples are shown does not matter.
+            let task = choice::Task { num_fewshot: 0, unconditional: false, ..self.fields.task(&self.metrics) };
+            params.insert("task".to_string(), json!(task));
+        }
+        let suffix = if role == Role::Own { "overlap" } else { "versus-overlap" };
+        Some(PartPort::part("overlap", self.push(suffix, true, Artifact::Files, Task { action: OVERLAP, params }, inputs)))
     }
 
     fn measure(&mut self, mut inputs: Vec<PartPort>, role: Role) -> usize {
@@ -243,7 +262,7 @@ impl Parts<'_> {
         for port in conditions.iter().filter_map(|condition| condition.versus.as_deref()) {
             let Some(versus) = self.declared.inputs(port).first() else { continue };
             if inputs.iter().all(|input| input.name != port) {
-                let other = if versus.id == model { report } else { self.measured(versus.id, Role::Versus) };
+                let other = if versus.id == model { report } else { self.measured(versus.id, port, Role::Versus) };
                 inputs.push(PartPort::part(port, other));
             }
         }
@@ -263,7 +282,7 @@ impl Parts<'_> {
         if let Some(index) = self.parts.iter().position(|part| part.task == task && same_inputs(part)) {
             return index;
         }
-        let resources = Resources { cpu: if task.action == GATE { 1 } else { 0 }, ..Resources::default() };
+        let resources = Resources { cpu: if matches!(task.action, GATE | OVERLAP) { 1 } else { 0 }, ..Resources::default() };
         self.parts.push(Part { suffix, hidden, artifact, outputs: Vec::new(), task, inputs, resources });
         self.parts.len() - 1
     }

@@ -1,17 +1,12 @@
 //! How large a model is as stored, from the heads of its files, and the digest by which a bundle knows it again.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::report::ModelFacts;
-use crate::base::{Digest, Hasher, files};
-use crate::model::{ModelError, folder, gguf};
-
-/// The `safetensors` crate's own limit.
-const MAX_HEADER: u64 = 100_000_000;
+use crate::base::{Digest, Hasher, files, json};
+use crate::model::{ModelError, folder, gguf, safetensors};
 
 /// `parameters` if they are known (a tied head counts once); else those that the files hold.
 pub fn facts(path: &Path, parameters: Option<u64>) -> Result<ModelFacts, ModelError> {
@@ -40,7 +35,13 @@ fn of_gguf(path: &Path) -> Result<Stored, ModelError> {
         values: tensors.iter().map(|tensor| tensor.values() as u64).sum(),
         bytes: tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum(),
         file_type: name.and_then(gguf::file_type_name).unwrap_or("mixed").to_string(),
-        digest: digest(path)?.hex(),
+        digest: match file.parts.len() {
+            0 => digest(path)?.hex(),
+            others => {
+                let parts = gguf::parts::all(path, others + 1);
+                of_all(&parts.iter().map(|part| digest(part)).collect::<Result<Vec<_>, _>>()?)
+            }
+        },
     })
 }
 
@@ -64,15 +65,20 @@ fn of_folder(folder: &Path) -> Result<Stored, ModelError> {
             }
         }
     }
-    all.digest = match digests.as_slice() {
+    all.digest = of_all(&digests);
+    Ok(all)
+}
+
+/// One digest of several files.
+fn of_all(digests: &[Digest]) -> String {
+    match digests {
         [only] => only.hex(),
         shards => {
             let mut hasher = Hasher::new();
             shards.iter().for_each(|shard| hasher.part(shard.as_bytes()));
             hasher.finish().hex()
         }
-    };
-    Ok(all)
+    }
 }
 
 fn digest(path: &Path) -> Result<Digest, ModelError> {
@@ -80,16 +86,6 @@ fn digest(path: &Path) -> Result<Digest, ModelError> {
 }
 
 fn header(path: &Path) -> Result<Value, ModelError> {
-    let io = |error| ModelError::io("read", path, error);
-    let wrong = |why: String| ModelError::malformed(format!("`{}`", path.display()), why);
-    let mut file = File::open(path).map_err(io)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(io)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER {
-        return Err(wrong(format!("a header of {length} bytes")));
-    }
-    let mut text = Vec::new();
-    file.take(length).read_to_end(&mut text).map_err(io)?;
-    serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))
+    let head = safetensors::head(path)?;
+    json::from_foreign_slice(&head).map_err(|error| ModelError::malformed(format!("`{}`", path.display()), error))
 }

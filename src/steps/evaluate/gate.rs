@@ -7,11 +7,16 @@ use serde::Deserialize;
 use super::expand::Condition;
 use super::measure::write_json;
 use super::metric::MetricKind;
-use super::report::{Check, Item, Metric, Report, Verdict};
+use super::report::{Check, Item, Metric, Report, SetReport, Verdict};
 use super::sets::{lines_path, read_lines};
 use super::statistics::{Resampling, Terms, difference};
+use crate::base::json;
+use crate::bundle::description::Figure;
+use crate::model::read_limited;
 use crate::steps::{Failure, Io, Params, typed};
 
+/// Of figures; the items are in files of their own.
+const MAX_REPORT: u64 = 1 << 30;
 /// A drop of exactly the limit must pass although 0.9 − 0.885 is a hair more than 0.015 in doubles.
 const ROUNDING: f64 = 1e-12;
 
@@ -43,8 +48,10 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
         return Err(Failure::new(format!("a fatal gate failed: {}", fatal.join("; "))));
     }
     let passed = checks.iter().all(|check| check.passed);
+    let seen = |set: &SetReport| set.in_training.filter(|count| *count > 0);
+    let in_training = report.sets.iter().filter_map(|(set, report)| Some((set.clone(), seen(report)?))).collect();
     let metrics = report.sets.into_iter().map(|(set, report)| (set, report.metrics)).collect();
-    let verdict = Verdict { format: 1, model: report.model, passed, checks, metrics };
+    let verdict = Verdict { format: 1, model: report.model, passed, checks, metrics, in_training };
     write_json(&io.out.join("verdict.json"), &verdict)
 }
 
@@ -68,19 +75,19 @@ fn check(condition: &Condition, seen: Metric) -> Check {
 
 /// `exact_match on seen is 0.7120 [0.6840, 0.7410], min 0.75`
 fn in_words(check: &Check) -> String {
-    let Check { metric, on, condition, limit, value, low, high, .. } = check;
+    let Check { metric, on, condition, limit, .. } = check;
     let verb = match condition.as_str() {
         "max_drop" => "dropped by",
         "max_rise" => "rose by",
         _ => "is",
     };
-    format!("{metric} on {on} {verb} {value:.4} [{low:.4}, {high:.4}], {condition} {limit}")
+    format!("{metric} on {on} {verb} {}, {condition} {limit}", Figure::from(check.metric()))
 }
 
 fn read_report(folder: &Path) -> Result<Report, Failure> {
     let path = folder.join("report.json");
-    let bytes = std::fs::read(&path).map_err(|error| Failure::file("read", &path, &error))?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
+    let bytes = read_limited(&path, MAX_REPORT)?;
+    json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))
 }
 
 fn figure(report: &Report, condition: &Condition) -> Result<Metric, Failure> {

@@ -1,9 +1,12 @@
 //! What can be read off an answer: whether it is the expected one, matches a pattern, is JSON, follows a schema. It knows no model.
 
+use serde_json::Value;
+
 use super::metric::MetricKind;
 use super::report::Item;
 use super::sets::Set;
-use crate::steps::json::{self, Schema};
+use crate::base::json;
+use crate::steps::json::Schema;
 use crate::steps::pattern::{Extract, Extractor, Pattern};
 use crate::steps::{Failure, Io};
 
@@ -42,17 +45,20 @@ impl Judge {
         item.output = Some(output.to_string());
         item.extracted = self.extractor.as_ref().and(answer).map(str::to_string);
         item.exact_match = self.is_exact(set, index, answer)?;
-        // As it always was: one JSON value of RFC 8259 and nothing after it.
-        item.json_valid = self.json_valid.then(|| answer.is_some_and(is_json));
+        // One reading serves all metrics: what is no JSON for one is none for the others.
+        let reads_json = self.json_valid || self.json_schema_valid || self.json_exact_match;
+        let value = answer.filter(|_| reads_json).and_then(|answer| json::exact(answer).ok());
+        item.json_valid = self.json_valid.then_some(value.is_some());
         item.regex_match = self.regex.as_ref().map(|regex| answer.is_some_and(|answer| regex.is_match(answer)));
-        if self.json_schema_valid || self.json_exact_match {
-            let value = answer.and_then(json::parse);
-            let allowed = |schema: &Schema| value.as_ref().is_some_and(|value| schema.allows(value));
-            item.json_schema_valid = self.schema.as_ref().filter(|_| self.json_schema_valid).map(allowed);
-            if self.json_exact_match {
-                let expected = json::parse(set.expected(index)?).ok_or_else(|| set.wrong(index, "has a completion that is not JSON"))?;
-                item.json_exact_match = Some(value.is_some_and(|value| json::equal(&value, &expected)));
-            }
+        if self.json_exact_match {
+            let expected = set.expected(index)?;
+            let expected = json::exact(&expected);
+            let expected =
+                expected.map_err(|error| set.wrong(index, &format!("has a completion that cannot be compared as JSON: {error}")))?;
+            item.json_exact_match = Some(value.as_ref().is_some_and(|value| json::equal(value, &expected)));
+        }
+        if let Some(schema) = self.schema.as_ref().filter(|_| self.json_schema_valid) {
+            item.json_schema_valid = Some(value.map(Value::from).is_some_and(|value| schema.allows(&value)));
         }
         Ok(())
     }
@@ -74,27 +80,7 @@ impl Judge {
         if !self.compares {
             return Ok(None);
         }
-        let expected = set.expected(index)?.trim();
-        Ok(Some(answer.is_some_and(|answer| answer.trim() == expected)))
-    }
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(text).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_one_value() {
-        for good in ["{\"a\": 1}", " [1, 2]\n", "null", "\"x\""] {
-            assert!(is_json(good), "{good}");
-        }
-        for bad in ["", "{", "{} {}", "{'a': 1}", "nul", "{\"a\": NaN}"] {
-            assert!(!is_json(bad), "{bad}");
-        }
-        assert!(!is_json(&"[".repeat(100_000)));
+        let expected = set.expected(index)?;
+        Ok(Some(answer.is_some_and(|answer| answer.trim() == expected.trim())))
     }
 }

@@ -8,14 +8,16 @@ use serde::Deserialize;
 use super::answer::Answer;
 use super::choice;
 use super::judge::Judge;
-use super::metric::MetricKind;
+use super::metric::{MetricKind, Shape};
 use super::report::{Comparison, Item, ModelFacts, Report, SetReport};
 use super::score::Scores;
 use super::sets::{self, Set, lines_path, read_lines, write_lines};
 use super::statistics::{Resampling, Terms, mcnemar, metric};
-use super::{facts, score};
+use super::{facts, overlap, score};
 use crate::base::files;
+use crate::bundle::description::Figure;
 use crate::model::{Model, Stored};
+use crate::steps::dataset::normal::normalized_digest;
 use crate::steps::pattern::Extract;
 use crate::steps::{Failure, Io, Params, typed};
 
@@ -38,13 +40,15 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let metrics: Vec<MetricKind> = fields.metrics.iter().filter_map(|name| MetricKind::from_name(name)).collect();
     let by = Resampling { resamples: fields.resamples, seed: fields.seed };
     let scored = metrics.iter().any(|metric| metric.needs_scores());
-    let model = if scored { Some(sets::open(io.one("model")?)?) } else { None };
+    let model = if scored { Some(sets::open(io.one("model")?)?.at(io.now)) } else { None };
     let folder = io.out.join("items");
     std::fs::create_dir(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
+    let overlaps = overlap::read(io)?;
     let mut reports = BTreeMap::new();
     let mut each = |set: &str, items: &[Item]| {
         write_lines(&lines_path(&folder, set), items)?;
-        let report = summarize(set, &metrics, items, by)?;
+        let mut report = summarize(set, &metrics, items, by)?;
+        report.in_training = overlaps.as_ref().and_then(|overlaps| overlaps.sets.get(set)).map(|overlap| overlap.in_training);
         say(set, &report, io);
         reports.insert(set.to_string(), report);
         Ok::<_, Failure>(())
@@ -57,6 +61,7 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
         let reference = io.maybe("reference").map(sets::open).transpose()?;
         let judge = Judge::new(&metrics, fields.regex.as_deref(), fields.extract.as_ref(), io)?;
         for set in sets::read(io)? {
+            sets::warn_of_copies(&set.name, set.records.iter().map(normalized_digest), io);
             let models = model.as_ref().map(|model| (model, reference.as_ref()));
             each(&set.name, &items(&set, &metrics, fields.n_ctx, models, &judge, io)?)?;
         }
@@ -86,7 +91,7 @@ fn items(
     if let (Some((model, reference)), Some(examples)) = (models, examples) {
         score::score(&Scores { set, examples, n_ctx }, model, reference, &mut items, io)?;
     }
-    if !metrics.iter().any(|metric| metric.percentile().is_some()) {
+    if !metrics.iter().any(|metric| matches!(metric.shape(), Shape::Percentile(_))) {
         items.iter_mut().for_each(|item| item.token_kl_divergences = None);
     }
     Ok(items)
@@ -116,13 +121,14 @@ fn summarize(set: &str, kinds: &[MetricKind], items: &[Item], by: Resampling) ->
     for kind in kinds {
         let terms = Terms::of(*kind, items);
         let terms = terms.ok_or_else(|| Failure::new(format!("set `{set}` has nothing to measure {} on", kind.name())))?;
-        metrics.insert(kind.name().to_string(), metric(&terms, by));
+        let figure = metric(&terms, by).ok_or_else(|| Failure::new(format!("set `{set}`: {} is too large to be a number", kind.name())))?;
+        metrics.insert(kind.name().to_string(), figure);
         if let Terms::Percentile(tokens) = terms {
             let at = |percent: f64| Some((percent.to_string(), tokens.at(percent / 100.0)?));
             kl_percentiles = PERCENTILES.into_iter().filter_map(at).collect();
         }
     }
-    Ok(SetReport { items: items.len() as u64, metrics, comparison: comparison(items), kl_percentiles })
+    Ok(SetReport { items: items.len() as u64, metrics, comparison: comparison(items), in_training: None, kl_percentiles })
 }
 
 /// Where the reference was asked the same.
@@ -140,15 +146,18 @@ fn comparison(items: &[Item]) -> Option<Comparison> {
 
 fn say(set: &str, report: &SetReport, io: &Io) {
     for (name, metric) in &report.metrics {
-        io.say(format!("{set}: {name} {:.4} [{:.4}, {:.4}]", metric.value, metric.low, metric.high));
+        io.say(format!("{set}: {name} {}", Figure::from(*metric)));
     }
     if let Some(Comparison { gained, lost, p_value }) = report.comparison {
         io.say(format!("{set}: against the reference {gained} gained, {lost} lost, p = {p_value:.2e}"));
     }
+    if let Some(count) = report.in_training.filter(|count| *count > 0) {
+        io.say(format!("{set}: the model learned from {count} of its records"));
+    }
 }
 
 fn model_facts(path: &Path, model: Option<&Model<Stored>>) -> Result<ModelFacts, Failure> {
-    facts::facts(path, model.map(|model| model.weights.parameters() as u64)).map_err(|error| sets::cannot("open the model", error))
+    facts::facts(path, model.map(|model| model.weights.parameters() as u64)).map_err(|error| Failure::model("open the model", &error))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::report::Item;
 
-/// Most are a sum over items divided by another; the others are percentiles of tokens. One bootstrap of the items serves all.
+/// What they have in common is their [`Shape`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricKind {
     ExactMatch,
@@ -105,31 +105,44 @@ impl MetricKind {
         matches!(self, MetricKind::KlDivergence | MetricKind::KlDivergenceP99 | MetricKind::Top1Agreement)
     }
 
-    /// The share of tokens that lie at or below the figure, for a percentile.
-    pub fn percentile(self) -> Option<f64> {
-        matches!(self, MetricKind::KlDivergenceP99).then_some(0.99)
+    /// How items add up to a figure.
+    pub fn shape(self) -> Shape {
+        match self {
+            MetricKind::ExactMatch | MetricKind::JsonValid | MetricKind::Flips | MetricKind::RegexMatch => Shape::ShareOfItems,
+            MetricKind::JsonSchemaValid | MetricKind::JsonExactMatch => Shape::ShareOfItems,
+            MetricKind::Acc | MetricKind::AccNorm | MetricKind::AccBytes | MetricKind::AccMutualInfo => Shape::ShareOfItems,
+            MetricKind::Top1Agreement => Shape::ShareOfTokens,
+            MetricKind::Perplexity | MetricKind::KlDivergence => Shape::Mean,
+            MetricKind::KlDivergenceP99 => Shape::Percentile(0.99),
+        }
     }
 
-    /// An item's part in the sums above and below the line; nothing if the item was not measured. A percentile has none.
-    pub fn terms(self, item: &Item) -> Option<(f64, f64)> {
-        let share = |yes: bool| (f64::from(u8::from(yes)), 1.0);
-        let per_token = |sum: f64| item.tokens.map(|tokens| (sum, tokens as f64));
+    /// Whether an item counts, for a share of items; nothing if it was not measured.
+    pub fn flag(self, item: &Item) -> Option<bool> {
         match self {
-            MetricKind::ExactMatch => item.exact_match.map(share),
-            MetricKind::JsonValid => item.json_valid.map(share),
-            MetricKind::Flips => Some(share(item.is_right()? != item.was_right()?)),
-            MetricKind::RegexMatch => item.regex_match.map(share),
-            MetricKind::JsonSchemaValid => item.json_schema_valid.map(share),
-            MetricKind::JsonExactMatch => item.json_exact_match.map(share),
-            MetricKind::Acc => item.acc.map(share),
-            MetricKind::AccNorm => item.acc_norm.map(share),
-            MetricKind::AccBytes => item.acc_bytes.map(share),
-            MetricKind::AccMutualInfo => item.acc_mutual_info.map(share),
-            MetricKind::Perplexity => per_token(item.nll?),
-            MetricKind::KlDivergence => per_token(item.kl_divergence?),
-            MetricKind::KlDivergenceP99 => None,
-            MetricKind::Top1Agreement => per_token(item.top1_agree? as f64),
+            MetricKind::ExactMatch => item.exact_match,
+            MetricKind::JsonValid => item.json_valid,
+            MetricKind::Flips => Some(item.is_right()? != item.was_right()?),
+            MetricKind::RegexMatch => item.regex_match,
+            MetricKind::JsonSchemaValid => item.json_schema_valid,
+            MetricKind::JsonExactMatch => item.json_exact_match,
+            MetricKind::Acc => item.acc,
+            MetricKind::AccNorm => item.acc_norm,
+            MetricKind::AccBytes => item.acc_bytes,
+            MetricKind::AccMutualInfo => item.acc_mutual_info,
+            MetricKind::Perplexity | MetricKind::KlDivergence | MetricKind::KlDivergenceP99 | MetricKind::Top1Agreement => None,
         }
+    }
+
+    /// An item's part in the sums above and below the line, for a share or mean of tokens; nothing if it was not measured.
+    pub fn sums(self, item: &Item) -> Option<(f64, f64)> {
+        let above = match self {
+            MetricKind::Perplexity => item.nll?,
+            MetricKind::KlDivergence => item.kl_divergence?,
+            MetricKind::Top1Agreement => item.top1_agree? as f64,
+            _ => return None,
+        };
+        item.tokens.map(|tokens| (above, tokens as f64))
     }
 
     /// From the quotient of the sums to the figure.
@@ -139,6 +152,27 @@ impl MetricKind {
             _ => quotient,
         }
     }
+
+    /// How fast the figure moves with the quotient.
+    pub fn slope(self, quotient: f64) -> f64 {
+        match self {
+            MetricKind::Perplexity => self.figure(quotient),
+            _ => 1.0,
+        }
+    }
+}
+
+/// How items add up to a figure, which decides about its interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shape {
+    /// How many of the items: each counts or does not.
+    ShareOfItems,
+    /// How many of all items' tokens.
+    ShareOfTokens,
+    /// A sum over all items' tokens by their number.
+    Mean,
+    /// The value that so large a share of all items' tokens does not exceed.
+    Percentile(f64),
 }
 
 #[cfg(test)]

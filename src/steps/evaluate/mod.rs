@@ -1,5 +1,5 @@
 //! `[evaluate.NAME]`: measures models on test sets and judges them by gates. The actions: `answers` asks the model, `measure` makes figures,
-//! `gate` compares figures with limits. Of multiple choice, `choices` asks instead.
+//! `gate` compares figures with limits. Of multiple choice, `choices` asks instead. `overlap` finds test records that the model learned from.
 
 mod answer;
 mod check;
@@ -10,6 +10,7 @@ mod gate;
 mod judge;
 mod measure;
 pub mod metric;
+mod overlap;
 pub mod report;
 mod score;
 mod sets;
@@ -23,6 +24,7 @@ const ANSWERS: &str = "answers";
 const CHOICES: &str = "choices";
 const MEASURE: &str = "measure";
 const GATE: &str = "gate";
+const OVERLAP: &str = "overlap";
 
 const MODELS: &[Artifact] = &[Artifact::Model, Artifact::Quantized];
 const DATA: &[Artifact] = &[Artifact::Dataset, Artifact::Files];
@@ -78,7 +80,7 @@ static FIELDS: &[Field] = &[
         "Of multiple choice: documents whose first `num_fewshot` are the examples.",
     ),
     Field::optional("fewshot_delimiter", Type::String, "Of multiple choice: what stands behind an example; an empty line if not given."),
-    Field::default("bootstrap", Type::Int(100, 1_000_000), "2000", "Resamples for the 95 % intervals."),
+    Field::default("bootstrap", Type::Int(100, 1_000_000), "2000", "Resamples for the 95 % intervals of means."),
     Field::default("seed", Type::Int(0, i64::MAX), "0", "Of the resampling."),
     Field::default(
         "gate",
@@ -114,7 +116,7 @@ impl Kind for Evaluate {
     }
 
     fn revision(&self) -> u32 {
-        2
+        4
     }
 
     fn summary(&self) -> &'static str {
@@ -133,6 +135,18 @@ impl Kind for Evaluate {
         true
     }
 
+    fn judges(&self, field: &str) -> bool {
+        field == "model" || field.ends_with(".versus")
+    }
+
+    fn tests_on(&self, field: &str) -> bool {
+        field.starts_with("data.")
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         expand::expand(declared)
     }
@@ -142,6 +156,7 @@ impl Kind for Evaluate {
             ANSWERS => answer::run(&task.params, io),
             CHOICES => choice::run(&task.params, io),
             MEASURE => measure::run(&task.params, io),
+            OVERLAP => overlap::run(&task.params, io),
             GATE => gate::run(&task.params, io),
             other => Err(Failure::bug(format!("evaluate has no action `{other}`"))),
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::description::Figure;
+
 /// `report.json`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,9 @@ pub struct SetReport {
     pub metrics: BTreeMap<String, Metric>,
     /// Against the step's `reference`, where it has one.
     pub comparison: Option<Comparison>,
+    /// How many of the set's records are among the data that the model learned from; absent where that data is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_training: Option<u64>,
     /// KL(reference ‖ model) of single tokens, in nats, by percentile (`50`, `99.9` …; `0` and `100` are the least and the most); only where one was asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kl_percentiles: BTreeMap<String, f64>,
@@ -47,8 +52,15 @@ pub struct SetReport {
 #[serde(deny_unknown_fields)]
 pub struct Metric {
     pub value: f64,
-    pub low: f64,
-    pub high: f64,
+    /// Null where the items do not tell.
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+}
+
+impl From<Metric> for Figure {
+    fn from(metric: Metric) -> Figure {
+        Figure { value: metric.value, low: metric.low, high: metric.high }
+    }
 }
 
 /// Paired outcomes of exact match, or of `acc`: exact McNemar, two-sided.
@@ -123,6 +135,12 @@ pub struct Item {
     pub top1_agree: Option<u64>,
 }
 
+impl Check {
+    pub fn metric(&self) -> Metric {
+        Metric { value: self.value, low: self.low, high: self.high }
+    }
+}
+
 impl Item {
     /// The answer, or the choice.
     pub fn is_right(&self) -> Option<bool> {
@@ -147,6 +165,9 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// The report's figures, by set and by metric, so that a bundle needs nothing but verdicts.
     pub metrics: BTreeMap<String, BTreeMap<String, Metric>>,
+    /// Of each set of which the model learned from some records: how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_training: BTreeMap<String, u64>,
 }
 
 /// One gate and what it saw.
@@ -160,9 +181,9 @@ pub struct Check {
     pub limit: f64,
     /// The metric, or the drop or rise against the other model.
     pub value: f64,
-    /// 95 % interval of `value`.
-    pub low: f64,
-    pub high: f64,
+    /// 95 % interval of `value`; null where the items do not tell.
+    pub low: Option<f64>,
+    pub high: Option<f64>,
     pub passed: bool,
     /// A failing fatal gate fails the build, not only the candidate.
     pub fatal: bool,

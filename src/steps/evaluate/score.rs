@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::report::Item;
-use super::sets::{self, Set};
+use super::sets::Set;
 use crate::kernels::math::{exp64, ln64};
 use crate::model::generate::argmax;
 use crate::model::{Example, Model, ModelError, Scored, Stored};
@@ -72,7 +72,7 @@ fn chunk(
             Scored { tokens: example.tokens.clone(), from: from.max(1) }
         })
         .collect();
-    let failed = |error: ModelError| sets::cannot(&format!("score set `{}`", set.name), error);
+    let failed = |error: ModelError| Failure::model(&format!("score set `{}`", set.name), &error);
     let mut theirs: Vec<Vec<f32>> = Vec::new();
     if let Some(reference) = reference {
         reference.score(&sequences, &mut |_, logits| theirs.push(logits.to_vec())).map_err(failed)?;

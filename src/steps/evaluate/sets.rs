@@ -1,33 +1,51 @@
 //! The sets of a running evaluation: which records, which files. Shared by answering and measuring.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::base::{Digest, files};
 use crate::model::{Encoder, Example, Message, Model, ModelError, Stored};
-use crate::steps::dataset::record::{self, Record};
+use crate::steps::dataset::record::{self, Record, Records};
 use crate::steps::{Failure, Io};
+
+/// More than any evaluation writes.
+const MAX_LINES: u64 = 64 << 30;
 
 /// A named set of records, in the data's order.
 pub struct Set {
     pub name: String,
-    pub records: Vec<Record>,
+    pub records: Records,
 }
 
 /// The sets behind the ports `data.NAME`. An empty one is an error: no figure could be made of it.
 pub fn read(io: &Io) -> Result<Vec<Set>, Failure> {
     let mut sets = Vec::new();
-    for (port, paths) in &io.inputs {
+    for (port, _) in &io.inputs {
         let Some(name) = port.strip_prefix("data.") else { continue };
-        let records = record::read(paths)?;
+        let records = record::of_port(io, port)?;
         if records.is_empty() {
             return Err(Failure::new(format!("set `{name}` is empty")));
         }
         sets.push(Set { name: name.to_string(), records });
     }
     Ok(sets)
+}
+
+/// Items are counted as if each were drawn anew: copies make every interval narrower than it should be.
+pub fn warn_of_copies(set: &str, items: impl Iterator<Item = Digest>, io: &Io) {
+    let mut seen = BTreeSet::new();
+    let (mut copies, mut all) = (0u64, 0u64);
+    for item in items {
+        all += 1;
+        copies += u64::from(!seen.insert(item));
+    }
+    if copies > 0 {
+        io.warn(format!("{copies} of {all} records of set `{set}` are copies of others: its intervals are too narrow (a `dataset` step with `dedup` drops them)"));
+    }
 }
 
 /// The sets' names, in the plan's order.
@@ -41,10 +59,10 @@ impl Set {
         let encoder = model.encoder();
         let tokens = match self.records.get(index) {
             Some(Record::Pair { prompt, .. }) => encoder.prompt(prompt),
-            Some(Record::Messages(messages)) => encoder.question(&messages_of(asked(messages))),
+            Some(Record::Messages(messages)) => encoder.question(&messages.question()),
             _ => return Err(self.wrong(index, "is a plain text: there is no prompt to answer")),
         };
-        let tokens = tokens.map_err(|error| self.wrong(index, &error.to_string()))?;
+        let tokens = tokens.map_err(|error| self.unrendered(index, &error))?;
         let limit = model.config.max_position_embeddings;
         match tokens.len() {
             0 => Err(self.wrong(index, "has an empty prompt")),
@@ -54,7 +72,7 @@ impl Set {
     }
 
     /// What the answer should be.
-    pub fn expected(&self, index: usize) -> Result<&str, Failure> {
+    pub fn expected(&self, index: usize) -> Result<std::borrow::Cow<'_, str>, Failure> {
         let expected = self.records.get(index).and_then(Record::completion);
         expected.ok_or_else(|| self.wrong(index, "has no completion to compare an answer with"))
     }
@@ -86,7 +104,9 @@ impl Set {
         }
         let bos = model.tokenizer.bos.as_ref().map(|bos| bos.id).filter(|_| model.tokenizer.adds_bos());
         let mut tokens: Vec<u32> = bos.into_iter().collect();
-        tokens.extend(model.tokenizer.encode(&joined).map_err(|error| cannot(&format!("read the texts of set `{}`", self.name), error))?);
+        tokens.extend(
+            model.tokenizer.encode(&joined).map_err(|error| Failure::model(&format!("read the texts of set `{}`", self.name), &error))?,
+        );
         let windows: Vec<Example> = tokens
             .chunks_exact(n_ctx)
             .map(|window| {
@@ -106,13 +126,11 @@ impl Set {
         let encoder: Encoder = model.encoder();
         let example = match self.records.get(index) {
             Some(Record::Pair { prompt, completion: Some(completion) }) => encoder.pair(prompt, completion),
-            Some(Record::Messages(messages)) if messages.iter().any(|m| m.role == "assistant") => {
-                encoder.conversation(&messages_of(messages))
-            }
+            Some(Record::Messages(chat)) if chat.messages.iter().any(Message::is_assistant) => encoder.conversation(chat),
             Some(Record::Text(text)) => encoder.text(text),
             _ => return Err(self.wrong(index, "has no completion to score")),
         };
-        let example = example.map_err(|error| self.wrong(index, &error.to_string()))?;
+        let example = example.map_err(|error| self.unrendered(index, &error))?;
         let (read, limit) = (example.tokens.len().saturating_sub(1), model.config.max_position_embeddings);
         if read > limit {
             return Err(self.wrong(index, &format!("has {read} tokens to read; the model takes {limit}")));
@@ -120,19 +138,15 @@ impl Set {
         Ok(example)
     }
 
+    /// With the record's place: templates refuse what stands there.
+    fn unrendered(&self, index: usize, error: &ModelError) -> Failure {
+        let Failure { message, .. } = self.wrong(index, &format!("cannot be read by the model: {error} ({})", self.records.place(index)));
+        Failure { message, ..Failure::model("read", error) }
+    }
+
     pub fn wrong(&self, index: usize, why: &str) -> Failure {
         Failure::new(format!("item {index} of set `{}` {why}", self.name))
     }
-}
-
-/// The messages before the assistant's last one.
-fn asked(messages: &[record::Message]) -> &[record::Message] {
-    let end = messages.iter().rposition(|message| message.role == "assistant").unwrap_or(messages.len());
-    messages.get(..end).unwrap_or(messages)
-}
-
-fn messages_of(messages: &[record::Message]) -> Vec<Message> {
-    messages.iter().map(|message| Message { role: message.role.clone(), content: message.content.clone() }).collect()
 }
 
 pub fn lines_path(folder: &Path, set: &str) -> PathBuf {
@@ -151,7 +165,7 @@ pub fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<(), Failure
 
 /// Our own lines, read back.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    let text = files::read_text(path, MAX_LINES).map_err(|error| Failure::file("read", path, &error))?;
     text.lines()
         .enumerate()
         .map(|(i, line)| serde_json::from_str(line).map_err(|error| Failure::new(format!("`{}`, line {}: {error}", path.display(), i + 1))))
@@ -159,13 +173,5 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
 }
 
 pub fn open(path: &Path) -> Result<Model<Stored>, Failure> {
-    Model::open(path).map_err(|error| cannot("open the model", error))
-}
-
-pub fn cannot(doing: &str, error: ModelError) -> Failure {
-    match error {
-        ModelError::Stopped => Failure::cancelled(),
-        error @ ModelError::Io { .. } => Failure::environment(format!("cannot {doing}: {error}")),
-        error => Failure::new(format!("cannot {doing}: {error}")),
-    }
+    Model::open(path).map_err(|error| Failure::model("open the model", &error))
 }

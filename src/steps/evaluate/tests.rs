@@ -81,6 +81,71 @@ fn what_is_compared_with_is_measured_as_its_own_evaluation_measures_it() {
     assert_eq!(names(own), names(&versus));
 }
 
+/// What a model learned from is told for each model, so that one that is compared with is still the same part as its own evaluation.
+#[test]
+fn what_a_model_learned_from_is_compared_with_the_tests() {
+    let with = |model: u32, lessons: &[(&str, u32)]| {
+        let mut declared = declared(&["exact_match"], gates());
+        declared.ports[0] = port("model", &[model], Artifact::Model);
+        declared.ports.extend(lessons.iter().map(|(field, id)| port(&format!("lessons.{field}"), &[*id], Artifact::Dataset)));
+        Evaluate.expand(&declared).unwrap()
+    };
+    let parts = with(1, &[("model", 20), ("gate.1.versus", 21)]);
+    let find = |parts: &[Part], suffix: &str| parts.iter().find(|part| part.suffix == suffix).cloned().unwrap();
+    assert_eq!(shape(&find(&parts, "overlap")), ("overlap", true, "overlap", vec!["lessons", "data.seen", "data.unseen"]));
+    assert!(shape(&find(&parts, "")).3.contains(&"overlap"));
+    let versus = find(&parts, "versus");
+    let own = find(&with(2, &[("model", 21), ("gate.1.versus", 21)]), "");
+    let names = |part: &Part| part.inputs.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    assert_eq!((names(&versus), &versus.task), (names(&own), &own.task));
+    assert!(with(1, &[]).iter().all(|part| part.task.action != "overlap"));
+}
+
+fn overlaps(bench: &Bench, out: &str, params: Value, lessons: &str) -> Value {
+    std::fs::write(bench.path("lessons.jsonl"), lessons).unwrap();
+    let folder = bench.run("overlap", params, &[("lessons", "lessons.jsonl")], out).unwrap();
+    serde_json::from_slice(&std::fs::read(folder.join("overlap.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn records_that_a_model_learned_from_are_counted() {
+    let bench = Bench::new(&pairs(12));
+    let lessons = "{\"prompt\":\"SET  ﬁdge 1\"}\n{\"prompt\":\"Set fridge ３!\",\"completion\":\"other\"}\n{\"text\":\"set fridge 5\"}\n\
+        {\"messages\":[{\"role\":\"user\",\"content\":\"set fridge 7\"},{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"more\"},{\"role\":\"assistant\",\"content\":\"b\"}]}\n";
+    let found = overlaps(&bench, "o", json!({}), lessons);
+    assert_eq!(found["sets"]["seen"], json!({"records": 12, "in_training": 3, "first": [3, 5, 7]}));
+    // The measurement repeats it, and so does the verdict.
+    bench.run("answers", json!({"max_new_tokens": 5}), &[("model", "model1")], "a").unwrap();
+    let out = bench.measure(&["exact_match"], &[("model", "model1"), ("answers", "a"), ("overlap", "o")], "r").unwrap();
+    assert_eq!(report(&out).sets["seen"].in_training, Some(3));
+    let gate = json!({"conditions": [{"metric": "exact_match", "on": "seen", "condition": "max", "limit": 1.0, "fatal": false}], "resamples": 200, "seed": 1});
+    let verdict = bench.run("gate", gate, &[("report", "r")], "g").unwrap();
+    let verdict: Verdict = serde_json::from_slice(&std::fs::read(verdict.join("verdict.json")).unwrap()).unwrap();
+    assert_eq!(verdict.in_training, std::collections::BTreeMap::from([("seen".to_string(), 3)]));
+    assert!(
+        bench.heard().contains(
+            "warning: 3 of 12 records of set `seen` are in the data that the model learned from (records 3, 5, 7, counted from 0)"
+        )
+    );
+    assert!(!bench.heard().contains("copies"));
+    let none = overlaps(&bench, "none", json!({}), "{\"prompt\":\"set fridge 12\"}\n{\"prompt\":\"\"}\n");
+    assert_eq!(none["sets"]["seen"]["in_training"], 0);
+    let known = bench.measure(&["exact_match"], &[("model", "model1"), ("answers", "a"), ("overlap", "none")], "known").unwrap();
+    let unknown = bench.measure(&["exact_match"], &[("model", "model1"), ("answers", "a")], "unknown").unwrap();
+    assert_eq!((report(&known).sets["seen"].in_training, report(&unknown).sets["seen"].in_training), (Some(0), None));
+}
+
+#[test]
+fn copies_in_a_test_set_are_told() {
+    let mut lines = pairs(4);
+    lines.push(json!({"prompt": "SET fridge 1.", "completion": "{\"id\": 1}", "id": 7}));
+    lines.push(json!({"prompt": "set fridge 1", "completion": "another"}));
+    let bench = Bench::new(&lines);
+    bench.run("answers", json!({"max_new_tokens": 5}), &[("model", "model1")], "a").unwrap();
+    bench.measure(&["exact_match"], &[("model", "model1"), ("answers", "a")], "r").unwrap();
+    assert!(bench.heard().contains("warning: 1 of 6 records of set `seen` are copies of others"), "{}", bench.heard());
+}
+
 #[test]
 fn gates_are_in_the_gate_alone() {
     let with = |limit: f64| {
@@ -129,21 +194,27 @@ fn what_is_wrong_is_said_at_its_place() {
     assert_eq!(paths, ["metrics", "data.../x"]);
 }
 
-struct Quiet;
+/// Keeps what is said.
+#[derive(Default)]
+struct Quiet(std::sync::Mutex<Vec<String>>);
 
 impl Listener for Quiet {
-    fn line(&self, _: &str) {}
+    fn line(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_string());
+    }
+
     fn progress(&self, _: u64, _: u64, _: &'static str, _: &str) {}
 }
 
 /// A bench with two random models and a dataset, where parts are run by hand.
 struct Bench {
     space: tempfile::TempDir,
+    said: Quiet,
 }
 
 impl Bench {
     fn new(lines: &[Value]) -> Bench {
-        let bench = Bench { space: tempfile::tempdir().unwrap() };
+        let bench = Bench { space: tempfile::tempdir().unwrap(), said: Quiet::default() };
         for seed in 1..3 {
             let config = Config { vocab_size: 257, hidden_size: 32, head_dim: 8, ..tiny() };
             let mut weights = Weights::zeros(&config).unwrap();
@@ -166,9 +237,22 @@ impl Bench {
         std::fs::create_dir(&out).unwrap();
         let mut inputs: Vec<(String, Vec<PathBuf>)> = inputs.iter().map(|(port, name)| (port.to_string(), vec![self.path(name)])).collect();
         inputs.push(("data.seen".into(), vec![self.path("data.jsonl")]));
-        let mut io = Io { inputs, out: out.clone(), checkpoint: out.clone(), cancel: Cancel::default(), threads: 1, listener: &Quiet };
+        let mut io = Io {
+            inputs,
+            out: out.clone(),
+            checkpoint: out.clone(),
+            cancel: Cancel::default(),
+            threads: 1,
+            now: None,
+            listener: &self.said,
+        };
         let params: Params = params.as_object().unwrap().clone();
         Evaluate.run(&Task { action, params }, &mut io).map(|()| out)
+    }
+
+    /// All that was said so far.
+    fn heard(&self) -> String {
+        self.said.0.lock().unwrap().join("\n")
     }
 
     fn measure(&self, metrics: &[&str], inputs: &[(&str, &str)], out: &str) -> Result<PathBuf, Failure> {
@@ -281,7 +365,8 @@ fn gates_pass_fail_and_fail_fatally() {
     let passed = judge(json!({"condition": "max", "limit": 1e6}), "g1").unwrap();
     assert!(passed.passed && passed.metrics["seen"]["perplexity"].value == passed.checks[0].value);
     let failed = judge(json!({"condition": "max", "limit": 1.5}), "g2").unwrap();
-    assert!(!failed.passed && failed.checks[0].low <= failed.checks[0].value && failed.checks[0].value <= failed.checks[0].high);
+    let check = &failed.checks[0];
+    assert!(!failed.passed && check.low.unwrap() < check.value && check.value < check.high.unwrap(), "{check:?}");
     let rise = judge(json!({"condition": "max_rise", "limit": 0.0, "versus": "gate.0.versus"}), "g3").unwrap();
     let drop = judge(json!({"condition": "max_drop", "limit": 0.0, "versus": "gate.0.versus"}), "g4").unwrap();
     assert_eq!(rise.checks[0].value, -drop.checks[0].value);

@@ -1,5 +1,6 @@
 //! `[exec.NAME]`: a command of the user's own as a step. It runs in a sandbox, so that nothing undeclared can reach its output.
 
+mod limits;
 mod settle;
 
 use std::collections::BTreeMap;
@@ -10,10 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
-use crate::base::{Exit, rfc3339};
+use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Task, Type, typed};
+use crate::base::{Exit, files, rfc3339, trouble};
 use crate::bundle::paths;
-use crate::sandbox::{self, Access, Ended, Job, Mount, SandboxError};
+use crate::sandbox::{self, Access, Ended, Job, Mount, Said, SandboxError};
+use limits::{Limits, OUT, TMP};
 
 pub static KIND: ExecKind = ExecKind;
 
@@ -55,6 +57,11 @@ static FIELDS: &[Field] = &[
         "Names of folders that it fills below `/out`; others refer to them as `STEP.NAME`. Without them, `/out` is one output.",
     ),
     Field::default("env", Type::Map(&Type::String), "{}", "Environment variables besides the fixed ones."),
+    Field::optional(
+        "resources",
+        Type::Table(limits::FIELDS),
+        "What the step takes while it runs, and what its command may take at most. Reaches no result: a command that reaches a limit fails.",
+    ),
 ];
 
 /// Where programs are looked for.
@@ -71,6 +78,15 @@ struct Order {
     /// With the fixed ones, so that they are part of the key.
     environment: BTreeMap<String, String>,
     outputs: Vec<String>,
+    /// Only if it is not the usual number: the command can see it.
+    #[serde(default = "usual_open_files")]
+    open_files: u64,
+    #[serde(default)]
+    limits: Limits,
+}
+
+fn usual_open_files() -> u64 {
+    limits::OPEN_FILES
 }
 
 impl Kind for ExecKind {
@@ -78,8 +94,13 @@ impl Kind for ExecKind {
         "exec"
     }
 
+    /// 2: what a command sees of its inputs besides their contents (times, permissions, empty folders, links) is the same everywhere.
     fn revision(&self) -> u32 {
-        1
+        2
+    }
+
+    fn is_foreign(&self) -> bool {
+        true
     }
 
     fn summary(&self) -> &'static str {
@@ -94,6 +115,10 @@ impl Kind for ExecKind {
         FIELDS
     }
 
+    fn unkeyed(&self) -> &'static [&'static str] {
+        &["limits"]
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let problems = problems(declared);
         if !problems.is_empty() {
@@ -104,6 +129,11 @@ impl Kind for ExecKind {
         params.insert("command".to_string(), declared.params.get("command").cloned().unwrap_or_default());
         params.insert("environment".to_string(), environment(declared));
         params.insert("outputs".to_string(), outputs.iter().copied().collect());
+        params.insert("limits".to_string(), Limits::of(&declared.params).to_param());
+        let open_files = limits::open_files(&declared.params);
+        if open_files != limits::OPEN_FILES {
+            params.insert("open_files".to_string(), open_files.into());
+        }
         let named = |name: &str| name == "root" || name.starts_with("inputs.") || name.starts_with("tools.");
         Ok(vec![Part {
             suffix: "",
@@ -112,31 +142,51 @@ impl Kind for ExecKind {
             outputs: outputs.iter().map(|name| (name.to_string(), Artifact::Files)).collect(),
             task: Task { action: "exec", params },
             inputs: declared.ports.iter().filter(|port| named(&port.name)).map(|port| PartPort::pass(declared, &port.name)).collect(),
-            resources: Resources::default(),
+            resources: limits::resources(&declared.params),
         }])
     }
 
     fn run(&self, task: &Task, io: &mut Io) -> Result<(), Failure> {
         let order: Order = typed(&task.params)?;
-        fs::create_dir_all(&io.checkpoint).map_err(|error| Failure::file("create", &io.checkpoint, &error))?;
-        let scratch = tempfile::Builder::new().prefix("exec-").tempdir_in(&io.checkpoint);
-        let scratch = scratch.map_err(|error| Failure::file("write into", &io.checkpoint, &error))?;
+        let scratch = io.scratch();
+        create(&scratch)?;
+        close(&io.out)?;
         for name in &order.outputs {
             create(&io.out.join(name))?;
         }
-        let job = job(&order, io, scratch.path())?;
-        let ended = sandbox::run(&job, scratch.path(), &io.cancel, &mut |line| io.say(line)).map_err(sandbox_failure)?;
-        // What it left in /tmp may be closed even to us, and then the folder could not be removed.
-        settle::settle(&scratch.path().join("tmp"), settle::Odd::Keep)?;
+        let job = job(&order, io, &scratch)?;
+        let ended = sandbox::run(&job, &scratch, &io.cancel, &mut |said| tell(io, &said)).map_err(sandbox_failure)?;
         let program = order.command.first().map_or("", String::as_str);
         match ended {
             Ended::Exited(0) => {}
             Ended::Exited(code) => return Err(Failure::new(format!("`{program}` ended with exit code {code}"))),
             Ended::Killed(signal) => return Err(Failure::new(format!("`{program}` was ended by signal {signal}"))),
         }
-        settle::settle(&io.out, settle::Odd::Refuse)?;
+        job.limits.folders.iter().filter(|limit| limit.shown == OUT).try_for_each(|limit| settle::settle(limit, &io.cancel))?;
         check_outputs(&order, &io.out)
     }
+}
+
+/// What the machine does not give is said once in a build, before the command has printed anything.
+fn tell(io: &Io, said: &Said) {
+    match said {
+        Said::Line(line) => io.say(line),
+        Said::Gaps([]) => {}
+        Said::Gaps(gaps) => io.warn_of_machine(format!("sandboxes of `exec` steps lack something on this machine: {}", gaps.join("; "))),
+    }
+}
+
+/// To other users of this machine.
+const CLOSED: u32 = 0o700;
+
+/// While the command runs, no other user of this machine may come near what it writes: a setuid program of root's, say. The output folder itself is the command's
+/// to open to everybody, so the one around it is closed.
+fn close(out: &Path) -> Result<(), Failure> {
+    let around = out.parent().unwrap_or(out);
+    for (folder, mode) in [(around, CLOSED), (out, 0o755)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(|error| Failure::file("set the mode of", folder, &error))?;
+    }
+    Ok(())
 }
 
 fn problems(declared: &Declared) -> Vec<Problem> {
@@ -212,38 +262,35 @@ fn job(order: &Order, io: &Io, scratch: &Path) -> Result<Job, Failure> {
         check_root(root)?;
     }
     let mut mounts = vec![
-        Mount { from: io.out.clone(), to: "/out".to_string(), access: Access::Write },
-        Mount { from: temporary, to: "/tmp".to_string(), access: Access::Write },
+        Mount { from: io.out.clone(), to: OUT.to_string(), access: Access::Write },
+        Mount { from: temporary.clone(), to: TMP.to_string(), access: Access::Write },
     ];
     for (port, _) in &io.inputs {
         if let Some(name) = port.strip_prefix("inputs.") {
             mounts.push(Mount { from: io.one(port)?.to_path_buf(), to: format!("/in/{name}"), access: Access::Read });
         } else if let Some(name) = port.strip_prefix("tools.") {
-            let from = tool(io.one(port)?, &scratch.join("tools"), name)?;
+            let from = tool(io.one(port)?)?;
             mounts.push(Mount { from, to: format!("/tools/{name}"), access: Access::Read });
         }
     }
+    let limits = order.limits.for_sandbox(order.open_files, &io.out, &temporary);
     let Order { command, environment, .. } = order;
-    Ok(Job { command: command.clone(), environment: environment.clone(), working_folder: "/out".to_string(), root, mounts })
+    Ok(Job { command: command.clone(), environment: environment.clone(), working_folder: OUT.to_string(), root, mounts, limits })
 }
 
-/// A single file becomes executable in a copy: sources need not have kept the mode.
-fn tool(from: &Path, folder: &Path, name: &str) -> Result<PathBuf, Failure> {
-    if from.is_dir() {
-        return Ok(from.to_path_buf());
+/// A single file becomes executable: sources need not have kept the mode. The file is the step's own copy.
+fn tool(from: &Path) -> Result<PathBuf, Failure> {
+    if !files::is_folder(from).map_err(|error| Failure::file("read", from, &error))? {
+        fs::set_permissions(from, fs::Permissions::from_mode(0o555)).map_err(|error| Failure::file("set the mode of", from, &error))?;
     }
-    create(folder)?;
-    let copy = folder.join(name);
-    fs::copy(from, &copy).map_err(|error| Failure::file("copy", from, &error))?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).map_err(|error| Failure::file("set the mode of", &copy, &error))?;
-    Ok(copy)
+    Ok(from.to_path_buf())
 }
 
 fn check_root(root: &Path) -> Result<(), Failure> {
-    if !root.is_dir() {
+    if !files::is_folder(root).map_err(|error| Failure::file("read", root, &error))? {
         return Err(Failure::new("`root` is a file; it must be a folder whose entries are to appear in `/`"));
     }
-    let names = crate::base::files::names(root).map_err(|error| Failure::file("read", root, &error))?;
+    let names = files::names(root).map_err(|error| Failure::file("read", root, &error))?;
     match OWN_FOLDERS.into_iter().find(|own| names.iter().any(|name| name == own)) {
         Some(name) => Err(Failure::new(format!("`root` has an entry `{name}`, which the sandbox needs for itself"))),
         None => Ok(()),
@@ -254,7 +301,7 @@ fn check_outputs(order: &Order, out: &Path) -> Result<(), Failure> {
     let names = |folder: &Path| crate::base::files::names(folder).map_err(|error| Failure::file("read", folder, &error));
     for name in &order.outputs {
         let folder = out.join(name);
-        if !folder.is_dir() || names(&folder)?.is_empty() {
+        if !files::is_folder(&folder).map_err(|error| Failure::file("read", &folder, &error))? || names(&folder)?.is_empty() {
             return Err(Failure::new(format!("the command left nothing in its output `/out/{name}`")));
         }
     }
@@ -265,17 +312,22 @@ fn check_outputs(order: &Order, out: &Path) -> Result<(), Failure> {
     }
 }
 
+/// A folder with the same permissions under every umask: the command sees them.
 fn create(folder: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(folder).map_err(|error| Failure::file("create", folder, &error))
+    let created = fs::create_dir(folder).and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o755)));
+    created.map_err(|error| Failure::file("create", folder, &error))
 }
 
 fn sandbox_failure(error: SandboxError) -> Failure {
     let message = error.to_string();
     match error {
         SandboxError::Cancelled => Failure::cancelled(),
+        SandboxError::Reached(reached) => limits::failure(&reached),
         SandboxError::Unavailable { help, .. } => Failure::environment(message).help(help),
         SandboxError::NotStarted { help, .. } => Failure { message, help, exit: Exit::Failed },
-        SandboxError::Io { .. } => Failure::environment(message),
+        SandboxError::Io { doing, error } => {
+            Failure { help: trouble::thread_hint(&error).map(str::to_string), ..Failure::io(&format!("cannot {doing}"), &error) }
+        }
         SandboxError::NoHelper => Failure::bug(message),
     }
 }

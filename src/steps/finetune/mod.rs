@@ -7,7 +7,7 @@ use super::io::on_threads;
 use super::train::Student;
 use super::train::run::NextToken;
 use super::train::settings::{MASK_FIELD, Training, UNKEYED, pruned, resolve_mask, resolve_schedule, with_training_fields, within};
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::model::{Lora, Model};
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Kind for Finetune {
     }
 
     fn revision(&self) -> u32 {
-        1
+        4
     }
 
     fn summary(&self) -> &'static str {
@@ -68,6 +68,17 @@ impl Kind for Finetune {
         UNKEYED
     }
 
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" | "validation" => Flow::Learned,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let mut params = resolve_schedule(&declared.params, OWN);
         resolve_mask(&declared.params, &mut params);
@@ -88,8 +99,7 @@ impl Kind for Finetune {
             hidden: false,
             artifact: if merge { Artifact::Model } else { Artifact::Files },
             outputs: Vec::new(),
-            // The model's size is not known before it is there.
-            resources: Resources { cpu: 0, memory_bytes: 1 << 30, gpu: 0 },
+            resources: Resources::ALONE,
             task: Task { action: "finetune", params },
             inputs: ["model", "data", "validation"]
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::base::memory;
 use crate::kernels::gemm::Write;
 use crate::kernels::packed::{Packed, matmul_packed};
 use crate::kernels::{Divergence, Teacher, distill};
@@ -26,6 +27,8 @@ impl<'a> Probe<'a> {
     pub fn new(model: &'a Model<Stored>, windows: &[Window]) -> Result<Probe<'a>, ModelError> {
         let mut probe = Probe { model, decoder: Decoder::new(&model.config)?, batch: Batch::default(), logits: Vec::new() };
         windows.iter().for_each(|window| probe.batch.push(window, 0..window.len()));
+        let numbers = probe.batch.rows() as u64 * model.config.vocab_size as u64;
+        memory::check(numbers.saturating_mul(4), &format!("the logits of the probe's {} tokens", probe.batch.rows()))?;
         let mut logits = Vec::new();
         rayon::scope(|_| {
             probe.decoder.forward(&model.weights, &probe.batch, Keep::Nothing)?;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::io::on_threads;
 use super::quantize::preset::Choice;
 use super::quantize::rules::{Pinned, RECIPE};
-use super::quantize::{self, BLOCK_TYPES, cannot};
+use super::quantize::{self, BLOCK_TYPES};
 use super::{
-    Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, calibrate, typed,
+    Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, calibrate, typed,
 };
 use crate::base::files;
 use crate::kernels::packed::Packed;
@@ -24,12 +24,14 @@ use crate::model::gguf::write::head;
 use crate::model::imatrix::collect;
 use crate::model::quant::BlockType;
 use crate::model::weights::Tensor;
-use crate::model::{Imatrix, Model, Stored};
+use crate::model::{Imatrix, Model, Stored, read_limited};
 use choose::{Offer, choose};
 use measure::{Altered, Matrix, Probe};
 
 /// What a matrix is packed as to see how much the model minds: coarse enough to be heard, and with blocks of 32.
 const PROBE: BlockType = BlockType::Q4_0;
+/// Of what a measurement writes; a model has some hundred matrices.
+const MAX_JSON: u64 = 1 << 30;
 /// Tokens of one window of the probe.
 const PROBE_LENGTH: usize = 256;
 
@@ -120,7 +122,7 @@ impl Kind for Fit {
     }
 
     fn revision(&self) -> u32 {
-        2
+        4
     }
 
     fn summary(&self) -> &'static str {
@@ -139,6 +141,17 @@ impl Kind for Fit {
         true
     }
 
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" => Flow::Learned,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let has = |name: &str| declared.params.contains_key(name);
         if has("max_size") == has("bits_per_weight") {
@@ -150,7 +163,7 @@ impl Kind for Fit {
             let fields = declared.params.iter().filter(|(name, _)| wanted(name));
             fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Params>()
         };
-        let resources = Resources { cpu: 0, memory_bytes: 1 << 30, gpu: 0 };
+        let resources = Resources::ALONE;
         let measure = Part {
             suffix: "shares",
             hidden: true,
@@ -184,12 +197,13 @@ impl Kind for Fit {
 /// The windows that the divergence is measured on.
 fn probe<'a>(model: &'a Model<Stored>, tokens: usize, io: &Io) -> Result<Probe<'a>, Failure> {
     let length = PROBE_LENGTH.min(model.config.max_position_embeddings).min(tokens);
-    let windows = calibrate::text(model, io.all("data"), length, tokens.div_ceil(length))?;
+    let windows = calibrate::text(model, io, length, tokens.div_ceil(length))?;
     Ok(Probe::new(model, &windows)?)
 }
 
 fn open(io: &Io) -> Result<Model<Stored>, Failure> {
-    Model::open(io.one("model")?).map_err(|error| cannot("open the model", error))
+    let model = Model::open(io.one("model")?).map_err(|error| Failure::model("open the model", &error))?;
+    Ok(model.at(io.now))
 }
 
 impl Measuring {
@@ -204,9 +218,17 @@ impl Measuring {
 
     fn imatrix(&self, model: &Model<Stored>, io: &Io) -> Result<Imatrix, Failure> {
         if let Some(path) = io.maybe("imatrix") {
-            return calibrate::read(path);
+            let imatrix = calibrate::read(path)?;
+            let tensors = model.weights.layout.tensors.iter().filter(|tensor| tensor.shape.len() == 2);
+            let names: Vec<String> = tensors.filter_map(|tensor| tensor_name(model.config.family, &tensor.name)).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let without = imatrix.covering(&names)?.without.len();
+            if without > 0 {
+                io.say(format!("{without} of {} matrices have no entry in the importance matrix", names.len()));
+            }
+            return Ok(imatrix);
         }
-        let windows = calibrate::text(model, io.all("data"), self.seqlen.min(model.config.max_position_embeddings), self.nsamples)?;
+        let windows = calibrate::text(model, io, self.seqlen.min(model.config.max_position_embeddings), self.nsamples)?;
         let total = windows.len() as u64;
         let collected = collect(model, &windows, &mut |done| {
             io.progress(done as u64, total, "windows", "");
@@ -308,7 +330,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::file("read", path, &error))?;
+    let bytes = read_limited(path, MAX_JSON)?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("cannot read `{}`: {error}", path.display())))
 }
 

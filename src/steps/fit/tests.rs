@@ -45,7 +45,7 @@ impl Bench {
         let out = self.space.path().join(out);
         std::fs::create_dir(&out).unwrap();
         let inputs = inputs.iter().map(|(port, name)| (port.to_string(), vec![self.space.path().join(name)])).collect();
-        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, listener: &Quiet };
+        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, now: None, listener: &Quiet };
         kind.run(&Task { action: "run", params: params.as_object().unwrap().clone() }, &mut io)
     }
 
@@ -60,8 +60,15 @@ impl Bench {
             let folder = self.space.path().join(&out);
             std::fs::create_dir(&folder).unwrap();
             let given = inputs.iter().map(|(port, name)| (port.to_string(), vec![self.space.path().join(name)])).collect();
-            let mut io =
-                Io { inputs: given, checkpoint: folder.clone(), out: folder, cancel: Cancel::default(), threads, listener: &Quiet };
+            let mut io = Io {
+                inputs: given,
+                checkpoint: folder.clone(),
+                out: folder,
+                cancel: Cancel::default(),
+                threads,
+                now: None,
+                listener: &Quiet,
+            };
             Fit.run(&part.task, &mut io)?;
             inputs.push(("shares", out));
         }

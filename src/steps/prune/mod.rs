@@ -7,7 +7,7 @@ pub mod weights;
 use std::path::Path;
 
 use super::io::on_threads;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, calibrate, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, calibrate, typed};
 use crate::model::imatrix::Window;
 use crate::model::sparse::Ledger;
 use crate::model::{Model, ModelError};
@@ -82,7 +82,7 @@ impl Kind for Prune {
     }
 
     fn revision(&self) -> u32 {
-        1
+        3
     }
 
     fn summary(&self) -> &'static str {
@@ -101,6 +101,17 @@ impl Kind for Prune {
         true
     }
 
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" => Flow::Learned,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let (action, params) = resolve(declared)?;
         let mut inputs = vec![PartPort::pass(declared, "model")];
@@ -114,8 +125,7 @@ impl Kind for Prune {
             outputs: Vec::new(),
             task: Task { action: action.name(), params },
             inputs,
-            // The model's size is not known before it is there.
-            resources: Resources { cpu: 0, memory_bytes: 1 << 30, gpu: 0 },
+            resources: Resources::ALONE,
         }])
     }
 
@@ -130,9 +140,9 @@ impl Kind for Prune {
 
 /// The model, widened, and the text that it reads.
 fn load(text: Option<&Text>, io: &Io) -> Result<(Model, Vec<Window>), Failure> {
-    let model = Model::load(io.one("model")?)?;
+    let model = Model::load(io.one("model")?)?.at(io.now);
     let windows = match text {
-        Some(text) => calibrate::text(&model, io.all("data"), text.seqlen, text.nsamples)?,
+        Some(text) => calibrate::text(&model, io, text.seqlen, text.nsamples)?,
         None => Vec::new(),
     };
     Ok((model, windows))

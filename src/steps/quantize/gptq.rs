@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::cannot;
 use super::preset::Choice;
 use crate::model::gguf::llama::row_order;
 use crate::model::hessian::Hessian;
@@ -21,8 +20,8 @@ pub struct Text {
 
 /// The packed matrices, by their number in the layout.
 pub fn round(text: Text, choices: &[Choice], io: &Io) -> Result<BTreeMap<usize, Vec<u8>>, Failure> {
-    let mut model = Model::load(io.one("model")?).map_err(|error| cannot("load the model", error))?;
-    let windows = calibrate::text(&model, io.all("data"), text.seqlen, text.nsamples)?;
+    let mut model = Model::load(io.one("model")?).map_err(|error| Failure::model("load the model", &error))?.at(io.now);
+    let windows = calibrate::text(&model, io, text.seqlen, text.nsamples)?;
     let layout = model.weights.layout.clone();
     let config = model.config.clone();
     let mut ready = BTreeMap::new();

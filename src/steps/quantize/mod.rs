@@ -12,14 +12,15 @@ use serde::Deserialize;
 
 use super::calibrate;
 use super::io::on_threads;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 use crate::base::files;
-use crate::model::gguf::file_type_id;
 use crate::model::gguf::llama::tensor_name;
 use crate::model::gguf::pack::{Rounding, Written, pack};
+use crate::model::gguf::{ends_of_llama_cpp_alone, file_type_id};
+use crate::model::imatrix::Covering;
 use crate::model::quant::BlockType;
 use crate::model::sparse::{Ledger, is_prunable};
-use crate::model::{Model, ModelError, Stored};
+use crate::model::{Imatrix, Model, Stored};
 use preset::{Calibrated, Choice, Mixture, Preset, Recipe, choose};
 use record::{Fallback, Quantization, TensorRecord, ZerosRecord};
 use rules::{Pinned, Rules};
@@ -86,7 +87,7 @@ impl Kind for Quantize {
     }
 
     fn revision(&self) -> u32 {
-        3
+        6
     }
 
     fn summary(&self) -> &'static str {
@@ -102,6 +103,17 @@ impl Kind for Quantize {
     }
 
     fn is_numeric(&self) -> bool {
+        true
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" => Flow::Learned,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
         true
     }
 
@@ -183,15 +195,18 @@ impl Fields {
 }
 
 pub(super) fn block_type(name: &str) -> Result<BlockType, Failure> {
-    name.parse().map_err(|error: crate::model::quant::QuantError| Failure::bug(error.to_string()))
+    name.parse().map_err(|error: crate::kernels::packed::UnknownType| Failure::bug(error.to_string()))
 }
 
 fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     let fields: Fields = typed(params)?;
     let (recipe, rules) = (fields.recipe(io)?, fields.rules(io)?);
-    let model = Model::open(io.one("model")?).map_err(|error| cannot("open the model", error))?;
+    let model = Model::open(io.one("model")?).map_err(|error| Failure::model("open the model", &error))?;
     let choices = choices(&recipe, &rules, &model)?;
     let imatrix = io.maybe("imatrix").map(calibrate::read).transpose()?;
+    if let Some(imatrix) = &imatrix {
+        tell_covering(io, imatrix, &model, &choices, fields.method)?;
+    }
     let ready = match fields.method {
         Some(Method::Gptq) => Some(gptq::round(fields.text(), &choices, io)?),
         Some(Method::Rtn) | None => None,
@@ -199,12 +214,55 @@ fn quantize(params: &Params, io: &Io) -> Result<(), Failure> {
     write(io, &model, fields.ty, &choices, Rounding { imatrix: imatrix.as_ref(), ready: ready.as_ref() })
 }
 
+/// An importance matrix of another model is an error; one that the types do not use, and what it leaves out, is told.
+fn tell_covering(io: &Io, imatrix: &Imatrix, model: &Model<Stored>, choices: &[Choice], method: Option<Method>) -> Result<(), Failure> {
+    let names = names(model);
+    // `gptq` measures the matrices of the layers itself; F32, F16, BF16 and Q8_0 have nothing to weigh.
+    let weighs = |(name, choice): (&String, &Choice)| {
+        let is_own = method == Some(Method::Gptq) && name.starts_with("blk.");
+        !is_own && !matches!(choice.ty, BlockType::F32 | BlockType::F16 | BlockType::Bf16 | BlockType::Q8_0)
+    };
+    let matrices = model.weights.layout.tensors.iter().zip(&names).zip(choices).filter(|((tensor, _), _)| tensor.shape.len() == 2);
+    let weighed: Vec<&str> = matrices.filter(|((_, name), choice)| weighs((name, choice))).map(|((_, name), _)| name.as_str()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let Covering { without, strangers } = imatrix.covering(&all)?;
+    let without: Vec<&str> = weighed.iter().copied().filter(|name| without.contains(name)).collect();
+    // One of several types may have no use for it, as in `matrix.type = ["Q8_0", "Q4_K_M"]`.
+    if weighed.is_empty() {
+        io.warn("the importance matrix has no effect: F32, F16, BF16 and Q8_0 do not use one");
+        return Ok(());
+    }
+    if without.len() == weighed.len() {
+        let help = "it was measured on another model, or its names are not those of a GGUF file: calibrate this model";
+        return Err(Failure::usage("the importance matrix has no entry for any matrix that would use it").help(help));
+    }
+    if let [first, ..] = without.as_slice() {
+        io.say(format!("{} of {} matrices have no entry in the importance matrix, `{first}` first", without.len(), weighed.len()));
+    }
+    if strangers > 0 {
+        io.warn(format!("{strangers} entries of the importance matrix are of matrices that the model does not have"));
+    }
+    Ok(())
+}
+
+/// Of the tensors, in a GGUF file.
+fn names(model: &Model<Stored>) -> Vec<String> {
+    let tensors = model.weights.layout.tensors.iter();
+    tensors.map(|tensor| tensor_name(model.config.family, &tensor.name).unwrap_or_default()).collect()
+}
+
 fn choices(recipe: &Recipe, rules: &Rules, model: &Model<Stored>) -> Result<Vec<Choice>, Failure> {
     let tensors = &model.weights.layout.tensors;
-    let names: Vec<String> = tensors.iter().map(|tensor| tensor_name(model.config.family, &tensor.name).unwrap_or_default()).collect();
-    if let [first, ..] = rules.unused(&names).as_slice() {
-        let help = "tensors go by their names in a GGUF file: blk.0.attn_q.weight, blk.0.ffn_down.weight, token_embd.weight";
-        return Err(Failure::new(format!("`{first}` names no tensor of the model")).help(help));
+    let names = names(model);
+    let matrices =
+        tensors.iter().zip(&names).filter(|(tensor, _)| tensor.shape.len() == 2).map(|(_, name)| name.clone()).collect::<Vec<_>>();
+    if let [first, ..] = rules.unused(&matrices, &names).as_slice() {
+        let help = "matrices go by their names in a GGUF file: blk.0.attn_q.weight, blk.0.ffn_down.weight, token_embd.weight";
+        return Err(Failure::usage(format!("`{first}` gives no matrix of the model its type")).help(help));
+    }
+    if recipe.output.is_some() && recipe.token_embedding.is_some() && model.config.tie_word_embeddings {
+        let help = "the head is the token embedding, which has `token_embedding_type`; leave `output_tensor_type` out";
+        return Err(Failure::usage("`output_tensor_type` has no effect").help(help));
     }
     let choice = |(tensor, name): (&crate::model::weights::Tensor, &String)| {
         rules.apply(choose(recipe, &model.config, &tensor.name, &tensor.shape), name, &tensor.shape)
@@ -217,6 +275,10 @@ pub(super) fn write(io: &Io, model: &Model<Stored>, name: Option<String>, choice
     let types: Vec<BlockType> = choices.iter().map(|choice| choice.ty).collect();
     let name = name.unwrap_or_else(|| mostly(model, &types));
     let file_type = file_type_id(&name).ok_or_else(|| Failure::bug(format!("`{name}` has no number")))?;
+    let elsewhere = ends_of_llama_cpp_alone(model)?;
+    if !elsewhere.is_empty() {
+        io.say(format!("llama.cpp also ends answers at {}, which end none of the model's", elsewhere.join(", ")));
+    }
     let sparsity = Ledger::read(io.one("model")?)?.map(|_| ZerosRecord::default());
     let mut tally = Tally { sparsity, ..Tally::default() };
     let total = model.weights.parameters() as u64;
@@ -227,7 +289,7 @@ pub(super) fn write(io: &Io, model: &Model<Stored>, name: Option<String>, choice
         io.progress(tally.values, total, "weights", "");
         if io.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
-    .map_err(|error| cannot("quantize the model", error))?;
+    .map_err(|error| Failure::model("quantize the model", &error))?;
     let record = tally.finish(name);
     let fallbacks = match record.fallbacks {
         0 => String::new(),
@@ -318,14 +380,6 @@ impl Tally {
 
 fn share(error: f64, power: f64) -> f64 {
     if power > 0.0 { (error / power).sqrt() } else { 0.0 }
-}
-
-pub(super) fn cannot(doing: &str, error: ModelError) -> Failure {
-    match error {
-        ModelError::Stopped => Failure::cancelled(),
-        error @ ModelError::Io { .. } => Failure::environment(format!("cannot {doing}: {error}")),
-        error => Failure::new(format!("cannot {doing}: {error}")),
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! What a person says about single tensors: types by pattern, and a recipe that names the type of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::preset::{Choice, fitting};
-use crate::base::files;
+use crate::base::{files, json};
 use crate::model::quant::BlockType;
 use crate::model::read_limited;
 use crate::steps::Failure;
@@ -29,12 +29,13 @@ pub struct Pinned {
 impl Pinned {
     /// The file, or the one in the folder.
     pub fn read(path: &Path) -> Result<Pinned, Failure> {
-        let file = if path.is_dir() { path.join(RECIPE) } else { path.to_path_buf() };
+        let is_folder = files::is_folder(path).map_err(|error| Failure::file("read", path, &error))?;
+        let file = if is_folder { path.join(RECIPE) } else { path.to_path_buf() };
         let wrong = |why: String| {
             Failure::new(format!("cannot read the recipe `{}`: {why}", file.display()))
                 .help("a recipe is JSON: {\"format\": 1, \"types\": {\"blk.0.attn_q.weight\": \"Q4_K\", …}}")
         };
-        let pinned: Pinned = serde_json::from_slice(&read_limited(&file, MAX_RECIPE)?).map_err(|error| wrong(error.to_string()))?;
+        let pinned: Pinned = json::from_slice(&read_limited(&file, MAX_RECIPE)?).map_err(|error| wrong(error.to_string()))?;
         if pinned.format != 1 {
             return Err(wrong(format!("format {} is not known", pinned.format)));
         }
@@ -60,8 +61,7 @@ pub struct Rules {
 impl Rules {
     /// What is said about a matrix: by the longest pattern that is found in its name, else by the recipe. `None` if nothing is.
     pub fn of(&self, name: &str) -> Option<BlockType> {
-        let longest = self.patterns.iter().filter(|(pattern, _)| is_in(pattern, name)).max_by_key(|(pattern, _)| pattern.len());
-        longest.map(|(_, ty)| *ty).or_else(|| self.pinned.as_ref()?.types.get(name)?.parse().ok())
+        self.longest(name).map(|(_, ty)| ty).or_else(|| self.pinned.as_ref()?.types.get(name)?.parse().ok())
     }
 
     /// A matrix's choice, once the rules have spoken.
@@ -72,11 +72,18 @@ impl Rules {
         }
     }
 
-    /// Patterns that no matrix bears, and tensors of the recipe that there are not: slips that would else stay silent.
-    pub fn unused<'a>(&'a self, names: &[String]) -> Vec<&'a str> {
-        let patterns = self.patterns.keys().filter(|pattern| !names.iter().any(|name| is_in(pattern, name)));
+    /// Patterns that give no matrix its type, as none bears them or longer ones win everywhere, and tensors of the recipe that there are not: slips that would
+    /// else stay silent.
+    pub fn unused<'a>(&'a self, matrices: &[String], names: &[String]) -> Vec<&'a str> {
+        let deciding: BTreeSet<&str> = matrices.iter().filter_map(|name| self.longest(name)).map(|(pattern, _)| pattern).collect();
+        let patterns = self.patterns.keys().filter(|pattern| !deciding.contains(pattern.as_str()));
         let pinned = self.pinned.iter().flat_map(|pinned| pinned.types.keys()).filter(|name| !names.contains(name));
         patterns.chain(pinned).map(String::as_str).collect()
+    }
+
+    fn longest(&self, name: &str) -> Option<(&str, BlockType)> {
+        let found = self.patterns.iter().filter(|(pattern, _)| is_in(pattern, name)).max_by_key(|(pattern, _)| pattern.len());
+        found.map(|(pattern, ty)| (pattern.as_str(), *ty))
     }
 }
 
@@ -115,7 +122,11 @@ mod tests {
             assert_eq!(rules.of(name), expected, "{name}");
         }
         let names = ["blk.0.ffn_down.weight".to_string(), "blk.2.ffn_down.weight".to_string()];
-        assert_eq!(rules.unused(&names), ["blk.1.", "blk.1.*down", "blk.0.attn_q.weight"]);
+        assert_eq!(rules.unused(&names, &names), ["blk.1.", "blk.1.*down", "blk.0.attn_q.weight"]);
+        // Norms are packed as they are, and a longer pattern takes the rest.
+        let patterns = ["down", "ffn_down", "norm"].map(|pattern| (pattern.to_string(), BlockType::Q4_0));
+        let shadowed = Rules { patterns: patterns.into(), pinned: None };
+        assert_eq!(shadowed.unused(&names, &[]), ["down", "norm"]);
     }
 
     #[test]

@@ -33,7 +33,15 @@ fn run(model: &Path, out: PathBuf, params: serde_json::Value, cancel: Cancel) ->
 
 fn run_on(threads: usize, model: &Path, out: PathBuf, params: serde_json::Value, cancel: Cancel) -> Result<(), Failure> {
     let params = params.as_object().unwrap().clone();
-    let mut io = Io { inputs: vec![("model".into(), vec![model.into()])], checkpoint: out.clone(), out, cancel, threads, listener: &Quiet };
+    let mut io = Io {
+        inputs: vec![("model".into(), vec![model.into()])],
+        checkpoint: out.clone(),
+        out,
+        cancel,
+        threads,
+        now: None,
+        listener: &Quiet,
+    };
     Quantize.run(&Task { action: "quantize", params }, &mut io)
 }
 
@@ -124,7 +132,7 @@ mod gptq {
     fn run(threads: usize, model: &Path, out: PathBuf, data: &Path) -> Result<(), Failure> {
         let params = json!({"type": "Q4_0", "pure": false, "method": "gptq", "nsamples": 8, "seqlen": 32});
         let inputs = vec![("model".into(), vec![model.into()]), ("data".into(), vec![data.into()])];
-        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, listener: &Quiet };
+        let mut io = Io { inputs, checkpoint: out.clone(), out, cancel: Cancel::default(), threads, now: None, listener: &Quiet };
         Quantize.run(&Task { action: "quantize", params: params.as_object().unwrap().clone() }, &mut io)
     }
 

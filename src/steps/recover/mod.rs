@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::distill::{self, BETA, DIVERGENCE, KD_RATIO, MAX_NEW_TOKENS, SKEW_ALPHA, TEMPERATURE};
 use super::finetune::{LORA, ordered};
 use super::train::settings::{MASK_FIELD, UNKEYED, with_training_fields};
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, Problem, Task, Type};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Part, Problem, Task, Type};
 
 #[derive(Debug)]
 pub struct Recover;
@@ -51,7 +51,7 @@ impl Kind for Recover {
     }
 
     fn revision(&self) -> u32 {
-        1
+        3
     }
 
     fn summary(&self) -> &'static str {
@@ -72,6 +72,18 @@ impl Kind for Recover {
 
     fn unkeyed(&self) -> &'static [&'static str] {
         UNKEYED
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" | "validation" => Flow::Learned,
+            "vocabulary" => Flow::Vocabulary,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {

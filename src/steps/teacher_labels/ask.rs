@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Digest, files};
 use crate::kernels::math::exp64;
 use crate::model::{Decode, Encoder, Generate, Model, Sampling, Stored};
-use crate::steps::dataset::record::{self, Record};
-use crate::steps::train::data::messages;
+use crate::steps::dataset::record::{self, Record, Records};
 use crate::steps::{Failure, Io};
 
 /// The output's file.
 pub const FILE: &str = "answers.jsonl";
 /// Answers of one piece of the checkpoint: several times as many as run side by side.
 const PIECE: usize = 512;
+/// Of a piece's answers, as they are kept in case the step is killed.
+const MAX_PIECE: u64 = 4 << 30;
 /// A prompt's samples have streams of random numbers behind each other.
 const SAMPLES: u64 = 1 << 16;
 
@@ -65,13 +66,12 @@ struct Question<'a> {
 }
 
 pub fn run(asking: &Asking, io: &Io) -> Result<(), Failure> {
-    let records = record::read(io.all("prompts"))?;
+    let records = record::of_port(io, "prompts")?;
     if records.is_empty() {
         return Err(Failure::new("there are no prompts").help("`prompts` is JSON lines: {\"prompt\": …} or {\"messages\": […]}"));
     }
-    let teacher = Model::open(io.one("teacher")?)?;
-    let prompts: Vec<Vec<u32>> =
-        records.iter().enumerate().map(|(i, record)| encode(record, i, teacher.encoder())).collect::<Result<_, _>>()?;
+    let teacher = Model::open(io.one("teacher")?)?.at(io.now);
+    let prompts: Vec<Vec<u32>> = (0..records.len()).map(|index| encode(&records, index, teacher.encoder())).collect::<Result<_, _>>()?;
     let question = |prompt: usize| (0..asking.num_samples).map(move |sample| (prompt, sample));
     let questions: Vec<Question> =
         (0..prompts.len()).flat_map(question).map(|(prompt, sample)| Question { prompt, tokens: &prompts[prompt], sample }).collect();
@@ -96,21 +96,15 @@ pub fn run(asking: &Asking, io: &Io) -> Result<(), Failure> {
 }
 
 /// Up to where the teacher is to speak.
-fn encode(record: &Record, index: usize, encoder: Encoder) -> Result<Vec<u32>, Failure> {
+fn encode(records: &Records, index: usize, encoder: Encoder) -> Result<Vec<u32>, Failure> {
     let wrong = |why: String| Failure::new(format!("prompt {index} {why}"));
-    let tokens = match record {
+    let tokens = match &records[index] {
         Record::Pair { prompt, .. } => encoder.prompt(prompt),
-        Record::Messages(turns) => encoder.question(&messages(asked(turns))),
+        Record::Messages(turns) => encoder.question(&turns.question()),
         Record::Text(_) => return Err(wrong("is a plain text: there is nothing to answer".to_string())),
     };
-    let tokens = tokens.map_err(|error| wrong(format!("cannot be asked: {error}")))?;
+    let tokens = tokens.map_err(|error| wrong(format!("cannot be asked: {error} ({})", records.place(index))))?;
     if tokens.is_empty() { Err(wrong("is empty".to_string())) } else { Ok(tokens) }
-}
-
-/// The messages before the assistant's last one.
-pub fn asked(turns: &[record::Message]) -> &[record::Message] {
-    let end = turns.iter().rposition(|turn| turn.role == "assistant").unwrap_or(turns.len());
-    &turns[..end]
 }
 
 /// The lines of some questions. `before` and `total` are for the progress.
@@ -141,9 +135,9 @@ fn answer(
         let mut given = Given { prompt: question.prompt, sample: question.sample, output: None, confidence: 0.0, ended: false };
         if can_ask(&question) {
             let answer = answers.next().ok_or_else(|| Failure::bug("a prompt has no answer"))?;
-            let chosen = answer.tokens.len() + usize::from(answer.ended);
+            let chosen = answer.tokens.len() + usize::from(answer.end.is_some());
             given.confidence = exp64(answer.log_probability / chosen.max(1) as f64);
-            given.ended = answer.ended;
+            given.ended = answer.end.is_some();
             given.output = Some(teacher.tokenizer.decode(&answer.tokens)?);
         }
         serde_json::to_writer(&mut lines, &given).map_err(|error| Failure::bug(error.to_string()))?;
@@ -159,7 +153,7 @@ fn store(path: &Path, lines: &[u8]) -> Result<(), Failure> {
 }
 
 fn restored(path: &Path) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = files::read(path, MAX_PIECE).ok()?;
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (digest, lines) = (bytes.get(..end)?, bytes.get(end + 1..)?);
     (Digest::of(lines).hex().as_bytes() == digest).then(|| lines.to_vec())

@@ -8,12 +8,16 @@ use std::io::{BufWriter, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ask::{FILE, Given, asked};
-use crate::base::files;
-use crate::steps::dataset::record::{self, Line, Message, Record};
-use crate::steps::json::{self, Schema};
+use super::ask::{FILE, Given};
+use crate::base::{files, json};
+use crate::model::Message;
+use crate::steps::dataset::record::{self, Line, Record};
+use crate::steps::json::Schema;
 use crate::steps::pattern::Pattern;
 use crate::steps::{Failure, Io};
+
+/// More than a teacher writes in a year.
+const MAX_ANSWERS: u64 = 64 << 30;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,7 +91,7 @@ pub fn run(keeping: &Keeping, io: &Io) -> Result<(), Failure> {
 
 fn read(io: &Io) -> Result<Vec<Given>, Failure> {
     let path = io.one("answers")?.join(FILE);
-    let text = std::fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?;
+    let text = files::read_text(&path, MAX_ANSWERS).map_err(|error| Failure::file("read", &path, &error))?;
     text.lines().map(|line| serde_json::from_str(line).map_err(|error| Failure::new(format!("`{}`: {error}", path.display())))).collect()
 }
 
@@ -103,9 +107,9 @@ impl Demands {
         }
         if let Some(schema) = &self.schema {
             match json::parse(output) {
-                None => return Some("json"),
-                Some(value) if !schema.allows(&value) => return Some("json_schema"),
-                Some(_) => {}
+                Err(_) => return Some("json"),
+                Ok(value) if !schema.allows(&value) => return Some("json_schema"),
+                Ok(_) => {}
             }
         }
         let least = self.min_confidence.filter(|least| given.confidence < *least);
@@ -118,8 +122,9 @@ fn labelled(line: &Line, given: &Given, has_samples: bool) -> Line {
     let completion = given.output.clone().unwrap_or_default();
     let record = match &line.record {
         Record::Messages(turns) => {
-            let answer = Message { role: "assistant".to_string(), content: completion };
-            Record::Messages(asked(turns).iter().cloned().chain([answer]).collect())
+            let mut chat = turns.question();
+            chat.messages.push(Message::assistant(completion));
+            Record::Messages(chat)
         }
         other => Record::Pair { prompt: other.prompt(), completion: Some(completion) },
     };

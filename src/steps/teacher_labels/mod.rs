@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::io::on_threads;
 use super::pattern::Pattern;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Params, Part, PartPort, Problem, Resources, Task, Type, typed};
 
 #[derive(Debug)]
 pub struct TeacherLabels;
@@ -90,7 +90,7 @@ impl Kind for TeacherLabels {
     }
 
     fn revision(&self) -> u32 {
-        1
+        3
     }
 
     fn summary(&self) -> &'static str {
@@ -106,6 +106,17 @@ impl Kind for TeacherLabels {
     }
 
     fn is_numeric(&self) -> bool {
+        true
+    }
+
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "prompts" => Flow::Passed,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
         true
     }
 

@@ -121,7 +121,7 @@ fn greedy_answers_become_a_dataset_with_their_confidence() {
     let teacher = Model::open(&bench.path("teacher")).unwrap();
     for line in &lines {
         let id = line.extra["id"].as_u64().unwrap() as usize;
-        assert_eq!(line.record.completion(), answers[id].output.as_deref());
+        assert_eq!(line.record.completion().as_deref(), answers[id].output.as_deref());
         let tokens = teacher.encoder().prompt(&line.record.prompt()).unwrap();
         let options = crate::model::Generate { max_new_tokens: 24 };
         let alone = teacher.generate(&[tokens], &options, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
@@ -203,7 +203,7 @@ fn a_stopped_step_goes_on_to_the_same_bytes() {
         std::fs::create_dir(&out).unwrap();
         let inputs = [("teacher", "teacher"), ("prompts", "prompts.jsonl")];
         let inputs = inputs.iter().map(|(port, name)| (port.to_string(), vec![bench.path(name)])).collect();
-        TeacherLabels.run(&task, &mut Io { inputs, out, checkpoint, cancel, threads: 2, listener: &listener })
+        TeacherLabels.run(&task, &mut Io { inputs, out, checkpoint, cancel, threads: 2, now: None, listener: &listener })
     };
     assert_eq!(run(true).unwrap_err().exit, Exit::Interrupted);
     let pieces = bytes(&bench.path("part.checkpoint"));

@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::dataset::record::{self, Record};
 use super::io::on_threads;
-use super::train::data;
 use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type, typed};
+use crate::base::memory;
 use crate::model::chat::{self, Ending};
-use crate::model::{ChatTemplate, Encoder, Message, ModelError, bpe, folder};
+use crate::model::{ChatTemplate, Conversation, Encoder, Message, ModelError, bpe, folder};
 
 #[derive(Debug)]
 pub struct Tokenizer;
@@ -50,7 +50,7 @@ impl Kind for Tokenizer {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {
@@ -63,6 +63,10 @@ impl Kind for Tokenizer {
 
     fn fields(&self) -> &'static [Field] {
         FIELDS
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
     }
 
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
@@ -116,11 +120,15 @@ impl Settings {
             eos: self.eos_token.clone(),
             specials: self.special_tokens.clone(),
         };
-        let chat = ChatTemplate::new(self.chat_template.as_deref().unwrap_or(chat::DEFAULT))?;
-        let records = record::read(io.all("data"))?;
+        let chat = ChatTemplate::new(self.chat_template.as_deref().unwrap_or(chat::DEFAULT))?.at(io.now);
+        let records = record::of_port(io, "data")?;
+        // The rendered texts, and the words that they consist of.
+        let text: u64 = records.iter().map(Record::text_bytes).sum();
+        memory::check(text.saturating_mul(3), "what the vocabulary is learned from")?;
         let base = plan.base()?;
         let encoder = Encoder { tokenizer: &base, chat: &chat };
-        let texts = records.par_iter().map(|record| texts(record, encoder)).collect::<Result<Vec<_>, ModelError>>()?.concat();
+        let texts = records.par_iter().enumerate().map(|(i, record)| texts(record, encoder).map_err(|error| records.wrong(i, error)));
+        let texts = texts.collect::<Result<Vec<_>, Failure>>()?.concat();
         let total = self.vocab_size as u64;
         let learned = plan.learn(&texts, &mut |tokens| {
             io.progress(tokens as u64, total, "tokens", "");
@@ -135,13 +143,15 @@ impl Settings {
 
 /// A record as the texts that will each be encoded on their own.
 fn texts(record: &Record, encoder: Encoder) -> Result<Vec<String>, ModelError> {
-    let pieces = |messages: &[Message]| Ok(encoder.pieces(messages)?.into_iter().map(|(text, _)| text).collect());
+    let pieces = |chat: &Conversation| Ok(encoder.pieces(chat)?.into_iter().map(|piece| piece.text).collect());
     match record {
-        Record::Pair { prompt, completion: Some(completion) } => pieces(&[Message::user(prompt), Message::assistant(completion)]),
-        Record::Pair { prompt, completion: None } => {
-            Ok(vec![encoder.chat.render(&[Message::user(prompt)], Ending::AwaitsAnswer, encoder.tokenizer)?])
+        Record::Pair { prompt, completion: Some(completion) } => {
+            pieces(&Conversation::of(vec![Message::user(prompt), Message::assistant(completion)]))
         }
-        Record::Messages(messages) => pieces(&data::messages(messages)),
+        Record::Pair { prompt, completion: None } => {
+            Ok(vec![encoder.chat.render(&Conversation::of(vec![Message::user(prompt)]), Ending::AwaitsAnswer, encoder.tokenizer)?])
+        }
+        Record::Messages(chat) => pieces(chat),
         Record::Text(text) => Ok(vec![text.clone()]),
     }
 }

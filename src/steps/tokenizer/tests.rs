@@ -26,7 +26,7 @@ fn it_learns_from_prompts_and_completions_and_writes_a_folder() {
     for text in ["zzzz", "qqqq", "wwww", "vvvv", "jjjj"] {
         assert_eq!(tokenizer.encode(text).unwrap().len(), 1, "{text}");
     }
-    assert_eq!(chat.source(), chat::DEFAULT);
+    assert_eq!(chat.source(), Some(chat::DEFAULT));
     assert_eq!(tokenizer.eos.as_ref().map(|eos| eos.id), Some(0));
     bench.threads = 1;
     bench.run(&Tokenizer, &task(json!({})).unwrap(), &[("data", "all.jsonl")], "again", 0).unwrap();

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
+use crate::base::memory;
 use crate::kernels::rng;
-use crate::model::{Encoder, Example, Message, ModelError};
+use crate::model::{Encoder, Example, ModelError};
 use crate::steps::Failure;
-use crate::steps::dataset::record::{self, Record};
+use crate::steps::dataset::record::{Record, Records};
 
 /// What was made of a dataset.
 #[derive(Clone, Debug, Default)]
@@ -33,16 +34,20 @@ impl Examples {
 }
 
 /// Encodes records. A pair or conversation longer than `max_length` tokens is left out; a text is cut into pieces of that length.
-pub fn examples(records: &[Record], encoder: Encoder, max_length: usize) -> Result<Examples, Failure> {
+pub fn examples(records: &Records, encoder: Encoder, max_length: usize) -> Result<Examples, Failure> {
     let encode = |record: &Record| -> Result<Option<Example>, ModelError> {
         match record {
             Record::Pair { completion: None, .. } => Ok(None),
             Record::Pair { prompt, completion: Some(completion) } => encoder.pair(prompt, completion).map(Some),
-            Record::Messages(turns) => encoder.conversation(&messages(turns)).map(Some),
+            Record::Messages(chat) => encoder.conversation(chat).map(Some),
             Record::Text(text) => encoder.text(text).map(Some),
         }
     };
-    let encoded: Vec<Option<Example>> = records.par_iter().map(encode).collect::<Result<_, ModelError>>()?;
+    // A token of four bytes stands for one byte or more, and is held twice while long texts are cut.
+    let text: u64 = records.iter().map(Record::text_bytes).sum();
+    memory::check(text.saturating_mul(4), "the tokens of the data")?;
+    let encoded = records.par_iter().enumerate().map(|(index, record)| encode(record).map_err(|error| records.wrong(index, error)));
+    let encoded: Vec<Option<Example>> = encoded.collect::<Result<_, Failure>>()?;
     let mut made = Examples::default();
     for (record, example) in records.iter().zip(encoded) {
         match (record, example) {
@@ -60,10 +65,6 @@ pub fn examples(records: &[Record], encoder: Encoder, max_length: usize) -> Resu
 pub fn pieces(example: Example, max_length: usize) -> impl Iterator<Item = Example> {
     let piece = |tokens: &[u32]| Example::of(tokens[..1].to_vec(), &tokens[1..]);
     example.tokens.chunks(max_length).filter(|tokens| tokens.len() > 1).map(piece).collect::<Vec<_>>().into_iter()
-}
-
-pub fn messages(turns: &[record::Message]) -> Vec<Message> {
-    turns.iter().map(|turn| Message { role: turn.role.clone(), content: turn.content.clone() }).collect()
 }
 
 /// The order of the examples: each epoch is a permutation of all of them, drawn from the seed; batches go on across epochs. The batch of a

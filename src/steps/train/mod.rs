@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod data;
+mod memory;
 pub mod run;
 pub mod schedule;
 pub mod settings;
@@ -11,13 +12,13 @@ use serde::Serialize;
 
 use super::dataset::record;
 use super::io::on_threads;
-use super::{Arity, Artifact, Declared, Failure, Field, Io, Kind, Part, PartPort, Problem, Resources, Task, Type};
+use super::{Arity, Artifact, Declared, Failure, Field, Flow, Io, Kind, Part, PartPort, Problem, Resources, Task, Type};
 use crate::base::files;
 use crate::model::sparse::{Ledger, Mask};
 use crate::model::{Adapter, ChatTemplate, Config, Encoder, Example, Lora, Model, Tokenizer, Weights, folder};
 use data::Examples;
 use run::{Job, Learns, NextToken, Objective, train};
-use settings::{ARCH_FIELD, Training, UNKEYED, memory_bytes, resolve, shaped, with_training_fields};
+use settings::{ARCH_FIELD, Training, UNKEYED, resolve, shaped, with_training_fields};
 use state::{Point, State};
 
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Kind for Train {
     }
 
     fn revision(&self) -> u32 {
-        1
+        4
     }
 
     fn summary(&self) -> &'static str {
@@ -62,6 +63,18 @@ impl Kind for Train {
         UNKEYED
     }
 
+    fn flow(&self, port: &str) -> Flow {
+        match port {
+            "data" | "validation" => Flow::Learned,
+            "tokenizer" => Flow::Vocabulary,
+            _ => Flow::Made,
+        }
+    }
+
+    fn renders_chats(&self) -> bool {
+        true
+    }
+
     fn expand(&self, declared: &Declared) -> Result<Vec<Part>, Vec<Problem>> {
         let params = resolve(&declared.params, &[])?;
         Ok(vec![Part {
@@ -69,7 +82,7 @@ impl Kind for Train {
             hidden: false,
             artifact: Artifact::Model,
             outputs: Vec::new(),
-            resources: Resources { cpu: 0, memory_bytes: memory_bytes(&params), gpu: 0 },
+            resources: Resources::ALONE,
             task: Task { action: "train", params },
             inputs: ["tokenizer", "data", "validation"]
                 .iter()
@@ -108,8 +121,9 @@ impl Student<'_> {
         if io.all(port).is_empty() {
             return Ok(Examples::default());
         }
-        let records = record::read(io.all(port))?;
-        let encoder = Encoder { tokenizer: &self.tokenizer, chat: &self.chat };
+        let records = record::of_port(io, port)?;
+        let chat = self.chat.clone().at(io.now);
+        let encoder = Encoder { tokenizer: &self.tokenizer, chat: &chat };
         let found = data::examples(&records, encoder, self.settings.max_length)?;
         io.say(format!("{port}: {}", found.summary()));
         if found.examples.is_empty() {
@@ -131,7 +145,7 @@ impl Student<'_> {
         io.say(format!("{parameters} parameters"));
         let learned = self.learn(Learns::All(weights), examples, objective, io)?;
         learned.record(parameters, None).write(io)?;
-        self.save(Weights { layout, data: learned.weights }, io)
+        self.knowing(examples).save(Weights { layout, data: learned.weights }, io)
     }
 
     /// From these weights on, or from nothing; all of them, or an adapter that is merged at the end.
@@ -150,8 +164,17 @@ impl Student<'_> {
                 let adapter = self.adapt(&weights, lora, examples, objective, io)?;
                 adapter.merge(&self.config, &mut weights)?;
                 self.mask.iter().for_each(|mask| mask.clear(&mut weights.data));
-                self.save(weights, io)
+                self.knowing(examples).save(weights, io)
             }
+        }
+    }
+
+    /// With the template that it has learned: what was not taught conversations keeps what it has.
+    fn knowing(self, examples: &[Example]) -> Self {
+        let is_conversation = |example: &Example| example.scored.first().is_some_and(|scored| scored.start > 1);
+        match examples.iter().any(is_conversation) {
+            true => Student { chat: self.chat.or_default(), ..self },
+            false => self,
         }
     }
 
@@ -181,7 +204,7 @@ impl Student<'_> {
             io.say(ledger.summary());
             ledger.write(&io.out)?;
         }
-        Ok(Model { config, weights, tokenizer, chat }.save(&io.out)?)
+        Ok(Model { config, weights, tokenizer, chat }.with_ends()?.save(&io.out)?)
     }
 
     /// Trains on examples and validates on the port of that name.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::data::Order;
+use super::memory::Estimate;
 use super::settings::Training;
 use super::state::{Best, Point, State};
 use crate::kernels::loss::{NotFinite, cross_entropy};
 use crate::kernels::optim::{AdamW, adamw, sum_squares};
 use crate::kernels::pages;
-use crate::model::decoder::{Batch, Decoder, Keep};
+use crate::model::decoder::{Batch, Decoder, Keep, Load};
 use crate::model::sparse::Mask;
 use crate::model::weights::Layout;
 use crate::model::{Adapter, Config, Example, ModelError, Weights};
@@ -29,6 +30,11 @@ pub trait Objective {
 
     /// The losses of some of the batch's scored tokens; `logits` become `weight` times their gradient.
     fn loss(&mut self, rows: Range<usize>, logits: &mut [f32], targets: &[u32], weight: f32, losses: &mut [f32]) -> Result<(), ModelError>;
+
+    /// Bytes that it holds for a batch.
+    fn bytes(&self, _batch: Load) -> u64 {
+        0
+    }
 }
 
 /// Foretell the next token.
@@ -72,6 +78,7 @@ pub fn train(job: Job, io: &Io) -> Result<State, Failure> {
         }
     };
     let parameters = data.len();
+    Estimate::of(parameters, &decoder, job.settings, (job.examples, job.validation), &*job.objective).check(job.settings)?;
     let state = match checkpoint::load(&io.checkpoint, parameters) {
         Ok(Some(state)) => {
             io.say(format!("going on after step {}", state.step));
@@ -306,6 +313,14 @@ impl Run<'_> {
         }
         Ok(sum / count as f64)
     }
+}
+
+/// What the largest pass of a validation holds.
+pub(super) fn validation_load(examples: &[Example]) -> Load {
+    let rows = |example: &Example| example.tokens.len();
+    let longest = examples.iter().map(rows).max().unwrap_or(0);
+    let most = examples.iter().map(rows).sum::<usize>().min(longest.max(VALIDATION_ROWS));
+    Load { rows: most, wanted: most }
 }
 
 /// The model's weights and its adapter's, of which one learns.

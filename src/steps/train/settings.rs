@@ -9,6 +9,7 @@ use super::schedule::{Schedule, Shape};
 use crate::model::decoder::Keep;
 use crate::model::sparse::{Ledger, Mask};
 use crate::model::tokenizer::{Special, Tokenizer};
+use crate::model::weights::MAX_PARAMETERS;
 use crate::model::{Activation, Config, Family, Features, Model};
 use crate::steps::{Failure, Field, Params, Problem, Type, typed};
 
@@ -215,6 +216,13 @@ impl Arch {
         }
     }
 
+    /// How many weights the layers' matrices have.
+    fn matrices(&self) -> f64 {
+        let config = self.config(1, None, None, None);
+        let (width, attended) = (config.hidden_size as f64, (config.query_size() + config.key_value_size()) as f64);
+        config.num_hidden_layers as f64 * width * (2.0 * attended + 3.0 * config.intermediate_size as f64)
+    }
+
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
@@ -222,6 +230,9 @@ impl Arch {
             problems.push(Problem::at("arch.num_attention_heads", message).help("choose a divisor, or set `head_dim`"));
         } else if let Err(error) = self.config(1, None, None, None).check() {
             problems.push(Problem::at("arch", error.to_string()));
+        } else if self.matrices() > MAX_PARAMETERS as f64 {
+            let message = format!("a model of this shape has more than {} weights, even without its vocabulary", MAX_PARAMETERS);
+            problems.push(Problem::at("arch", message).help("lower `hidden_size`, `intermediate_size` or `num_hidden_layers`"));
         }
         problems
     }
@@ -274,12 +285,4 @@ pub fn resolve_schedule(params: &Params, own: &[&str]) -> Params {
 fn arch(params: &Params) -> Result<Arch, Vec<Problem>> {
     let arch = params.get("arch").cloned().unwrap_or(Value::Null);
     serde_json::from_value(arch).map_err(|error| vec![Problem::at("arch", error.to_string())])
-}
-
-/// Memory of a training of this shape, roughly: weights, gradient, two moments, the best weights, and a batch's activations.
-pub fn memory_bytes(params: &Params) -> u64 {
-    let size = |name: &str| params.get("arch").and_then(|arch| arch.get(name)).and_then(Value::as_u64).unwrap_or(0);
-    let (d, ff, layers) = (size("hidden_size"), size("intermediate_size"), size("num_hidden_layers"));
-    let parameters = layers.saturating_mul(4 * d * d + 3 * d * ff);
-    parameters.saturating_mul(20).saturating_add(128 << 20)
 }

@@ -70,6 +70,7 @@ impl Bench {
             out,
             cancel,
             threads: self.threads,
+            now: None,
             listener: &listener,
         };
         kind.run(task, &mut io)?;
@@ -235,4 +236,38 @@ fn data_without_anything_to_learn_is_a_failure() {
     let inputs = [("tokenizer", "words"), ("data", "bare.jsonl")];
     let failure = bench.run(&Train, &task(json!({})), &inputs, "out", 0).unwrap_err();
     assert!(failure.message.contains("nothing to learn"), "{failure:?}");
+}
+
+/// The tokenizer's `eos_token` is one end, the token that the template closes a turn with another: both end answers, in a folder and in its GGUF file.
+#[test]
+fn what_closes_a_turn_ends_an_answer() {
+    let bench = Bench::set_up();
+    let lines = ["go", "halt", "wait"].map(|word| format!("{}\n", json!({"prompt": word, "completion": "stop"})));
+    for name in ["data.jsonl", "validation.jsonl"] {
+        std::fs::write(bench.path(name), lines.concat()).unwrap();
+    }
+    let chatml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let words =
+        json!({"vocab_size": 270, "min_frequency": 1, "eos_token": "<|endoftext|>", "special_tokens": ["<|im_start|>", "<|im_end|>"]});
+    let task = Task { action: "tokenizer", params: params(words) };
+    bench.run(&crate::steps::tokenizer::Tokenizer, &task, &[("data", "data.jsonl")], "words", 0).unwrap();
+    std::fs::write(bench.path("words/chat_template.jinja"), chatml).unwrap();
+    bench.train(json!({"max_steps": 80, "learning_rate": 2e-2}), "out", 0).unwrap();
+    let model = Model::load(&bench.path("out")).unwrap();
+    let end = model.tokenizer.special("<|im_end|>").unwrap().id;
+    assert_eq!(model.config.end_tokens().collect::<Vec<_>>(), [0, end]);
+    let asked = model.encoder().prompt("halt").unwrap();
+    let learned = model.encoder().pair("halt", "stop").unwrap();
+    // The loss goes up to the end and not to the line break behind it.
+    assert_eq!(learned.tokens.get(learned.scored[0].end - 1), Some(&end));
+    let generation: Value = serde_json::from_slice(&std::fs::read(bench.path("out/generation_config.json")).unwrap()).unwrap();
+    assert_eq!(generation["eos_token_id"], json!([0, end]));
+    let file = bench.path("out.gguf");
+    let types = vec![crate::model::quant::BlockType::F32; model.weights.iter().count()];
+    crate::model::gguf::save(&file, &model, 0, &types, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    for read in [model, Model::load(&file).unwrap()] {
+        let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+        let answer = read.greedy(std::slice::from_ref(&asked), &crate::model::Generate { max_new_tokens: 20 }, go_on).unwrap().remove(0);
+        assert_eq!((read.tokenizer.decode(&answer.tokens).unwrap(), answer.end), ("stop".to_string(), Some(end)));
+    }
 }

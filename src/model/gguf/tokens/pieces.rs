@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
+use tokenizers::Model as _;
+use tokenizers::models::bpe::{BPE, Vocab};
 
-use super::NORMAL;
-use crate::model::ModelError;
+use super::{NORMAL, UNUSED, USER_DEFINED};
+use crate::model::{ModelError, Tokenizer};
 
 /// The longest of real models are runs of spaces, below 100 bytes. Every place where a piece can be cut is looked at.
 const MAX_PIECE_BYTES: usize = 1024;
@@ -34,11 +36,19 @@ pub fn prefix(tokenizer: &Json) -> Option<Prefix> {
     match pre["prepend_scheme"].as_str() {
         _ if is_idle && *normalizer == prepend => Some(Prefix::Space),
         _ if is_idle && *normalizer == replace => Some(Prefix::Nothing),
-        Some(scheme) if normalizer.is_null() && pre["type"] == "Metaspace" && pre["replacement"] == SPACE && pre["split"] == false => {
-            Some(if scheme == "never" { Prefix::Nothing } else { Prefix::Space })
+        // llama.cpp puts a space before every text, also of one that begins with a space or stands behind a special token: no other scheme does.
+        Some("never") if normalizer.is_null() && pre["type"] == "Metaspace" && pre["replacement"] == SPACE && pre["split"] == false => {
+            Some(Prefix::Nothing)
         }
         _ => None,
     }
+}
+
+/// An added token that is looked for behind the normalizer, where llama.cpp does not look.
+pub fn normalized(tokenizer: &Json, prefix: Prefix) -> Option<&Json> {
+    let added = tokenizer["added_tokens"].as_array()?;
+    let changes = |token: &&Json| prefix == Prefix::Space || token["content"].as_str().is_some_and(|text| text.contains([' ', '\u{2581}']));
+    added.iter().find(|token| token["normalized"] == true && changes(token))
 }
 
 /// A score for each of `count` numbers: the place of the first merge that makes the piece. Pieces that nothing is merged to are below all others.
@@ -56,7 +66,8 @@ pub fn scores<'a>(count: usize, numbers: &BTreeMap<&str, usize>, merges: impl It
 
 /// Every way to join two pieces to a third, in the order of the scores, as transformers makes merges of SentencePiece's files.
 pub fn merges<'a>(tokens: &'a [String], types: &[i32], scores: &[f32]) -> Result<Vec<(&'a str, &'a str)>, ModelError> {
-    let is_normal = |id: usize| types.get(id).copied().unwrap_or(NORMAL) == NORMAL;
+    // llama.cpp merges to pieces of any type. Runs of spaces of a Gemma are such that texts are searched for, too. What the converter fills gaps with is left out.
+    let is_normal = |id: usize| types.get(id) != Some(&UNUSED) || tokens.get(id).is_some_and(|text| *text != format!("[PAD{id}]"));
     let numbers: BTreeMap<&str, usize> =
         tokens.iter().enumerate().filter(|(id, _)| is_normal(*id)).map(|(id, text)| (text.as_str(), id)).collect();
     let mut found = Vec::new();
@@ -73,6 +84,53 @@ pub fn merges<'a>(tokens: &'a [String], types: &[i32], scores: &[f32]) -> Result
     }
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (b.1, b.2).cmp(&(a.1, a.2))));
     Ok(found.into_iter().map(|(.., left, right)| (left, right)).collect())
+}
+
+/// Pieces behind which so many others are tried.
+const NEIGHBOURS: usize = 1 << 18;
+
+/// llama.cpp joins any two pieces whose text is a third, the one with the highest score first, whatever the merges say. Where that gives another piece's text other
+/// tokens than the tokenizer does, alone or in front of another piece, the file would be another tokenizer.
+pub fn refuse_other_merges(tokenizer: &Tokenizer, tokens: &[String], types: &[i32], scores: &[f32]) -> Result<(), ModelError> {
+    let tokenizers::ModelWrapper::BPE(own) = tokenizer.inner().get_model() else { return Ok(()) };
+    let again = merges(tokens, types, scores)?.into_iter().map(|(left, right)| (left.to_string(), right.to_string())).collect();
+    let vocab = own.get_vocab();
+    let builder = BPE::builder()
+        .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), again)
+        .fuse_unk(own.fuse_unk)
+        .byte_fallback(own.byte_fallback);
+    let builder = match &own.unk_token {
+        Some(unknown) => builder.unk_token(unknown.clone()),
+        None => builder,
+    };
+    let again = builder.build().map_err(|error| ModelError::malformed("tokenizer.json", error))?;
+    let ids = |bpe: &BPE, text: &str| bpe.tokenize(text).map(|found| found.into_iter().map(|token| token.id).collect::<Vec<u32>>()).ok();
+    let refuse = |text: &str| {
+        let why = format!("of merges that llama.cpp finds anew from the pieces' scores; {text:?} would become other tokens");
+        Err(ModelError::unsupported("a GGUF file of these merges", why))
+    };
+    // Added tokens are found before anything is merged, but for those that texts get only then.
+    let is_merged = |id: usize, text: &str| match types.get(id).copied().unwrap_or(NORMAL) {
+        NORMAL => true,
+        USER_DEFINED => text.contains(SPACE),
+        _ => false,
+    };
+    let pieces = tokens.iter().enumerate().filter(|(id, text)| is_merged(*id, text) && text.chars().nth(1).is_some());
+    let texts: Vec<&str> = pieces.map(|(_, text)| text.as_str()).collect();
+    if let Some(text) = texts.iter().find(|text| ids(own, text) != ids(&again, text)) {
+        return refuse(text);
+    }
+    let behind = (NEIGHBOURS / texts.len().max(1)).min(texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        for other in (i..i + behind).filter_map(|j| texts.get(j % texts.len())) {
+            for pair in [format!("{text}{other}"), format!("{other}{text}")] {
+                if ids(own, &pair) != ids(&again, &pair) {
+                    return refuse(&pair);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `tokenizer.json` but for pieces, merges and added tokens.

@@ -66,9 +66,7 @@ fn size_row(change: &SizeChange) -> Vec<String> {
 }
 
 fn metric_row(change: &MetricChange) -> Vec<String> {
-    let show = |figure: Option<Figure>| {
-        figure.map_or(NONE.to_string(), |figure| format!("{:.4} [{:.4}, {:.4}]", figure.value, figure.low, figure.high))
-    };
+    let show = |figure: Option<Figure>| figure.map_or(NONE.to_string(), |figure| figure.to_string());
     let star = if change.apart == Some(true) { " *" } else { "" };
     let delta = change.delta.map_or(NONE.to_string(), |delta| format!("{delta:+.4}{star}"));
     vec![change.set.clone(), change.metric.clone(), show(change.a), show(change.b), delta]

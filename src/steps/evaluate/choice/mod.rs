@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::task::{FIELDS, Task};
 
 use self::pair::{Pair, Pairs};
-use self::task::Question;
+use self::task::{Compiled, Question, Shots};
 use super::metric::MetricKind;
 use super::report::Item;
 use super::score::log_sums;
@@ -40,18 +40,22 @@ pub struct Line {
 
 pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
     let task: Task = typed(params)?;
-    let compiled = task.compile().map_err(|wrong| Failure::bug(format!("a template that was checked is refused: {wrong:?}")))?;
+    let compiled = compiled(&task)?;
+    record::warn_of_skipped(io, "fewshot_split")?;
     let examples = record::read_objects(io.all("fewshot_split"))?;
+    let mut shots = Shots::new(&examples);
     let model = sets::open(io.one("model")?)?;
     for (port, paths) in &io.inputs {
         let Some(set) = port.strip_prefix("data.") else { continue };
+        record::warn_of_skipped(io, port)?;
         let documents = record::read_objects(paths)?;
         if documents.is_empty() {
             return Err(Failure::new(format!("set `{set}` is empty")));
         }
         let wrong = |index: usize, why: String| Failure::new(format!("document {index} of set `{set}` {why}"));
-        let ask = |(index, document)| compiled.question(document, &examples).map_err(|why| wrong(index, why));
-        let questions: Vec<Question> = documents.iter().enumerate().map(ask).collect::<Result<_, _>>()?;
+        let mut ask = |(index, document)| compiled.question(document, &mut shots).map_err(|why| wrong(index, why));
+        let questions: Vec<Question> = documents.iter().enumerate().map(&mut ask).collect::<Result<_, _>>()?;
+        sets::warn_of_copies(set, questions.iter().map(|question| question.identity), io);
         let mut lines = Vec::with_capacity(questions.len());
         for chunk in questions.chunks(CHUNK) {
             io.check_cancelled()?;
@@ -67,6 +71,11 @@ pub fn run(params: &Params, io: &Io) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// A task that the plan has checked.
+pub fn compiled(task: &Task) -> Result<Compiled<'_>, Failure> {
+    task.compile().map_err(|wrong| Failure::bug(format!("a template that was checked is refused: {wrong:?}")))
 }
 
 fn answer(
@@ -119,7 +128,7 @@ fn loglikelihoods(model: &Model<Stored>, pairs: &[Pair], sequences: &[Scored]) -
             sums[*index] = logs.sum();
         }
     });
-    scored.map_err(|error| sets::cannot("score the choices", error))?;
+    scored.map_err(|error| Failure::model("score the choices", &error))?;
     Ok(sums)
 }
 

@@ -1,21 +1,26 @@
 //! What a document asks, in the words of lm-evaluation-harness's task files: `doc_to_text`, `doc_to_choice` and `doc_to_target` are names of
 //! the document's fields or Jinja templates of them. It knows no tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use minijinja::value::{Value as Any, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+use minijinja::value::Value as Any;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::chat::string_method;
+use crate::base::{Digest, Hasher};
+use crate::model::jinja::{Problem, Program, Py, Spaces, Style, Undefined, making, py};
+use crate::steps::dataset::normal::{as_shown, normalized};
+use crate::steps::dataset::record::Fields;
+
+/// As the harness sets Jinja up: strict, and a line end at the end stays.
+const STYLE: Style = Style { spaces: Spaces::Kept, undefined: Undefined::Strict };
 
 /// Names of the fields that make up a task, as the manifest and the action's parameters have them.
 pub const FIELDS: &[&str] =
     &["doc_to_text", "doc_to_choice", "doc_to_target", "task_description", "target_delimiter", "fewshot_delimiter", "num_fewshot"];
 
 /// A document: one line of a set.
-pub type Document = BTreeMap<String, Value>;
+pub type Document = Fields;
 
 /// The parameters of the action `choices`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,26 +55,30 @@ pub struct Question {
     /// The choices with the delimiter before them.
     pub continuations: Vec<String>,
     pub targets: Vec<usize>,
+    /// Of the rendered document, normalized.
+    pub identity: Digest,
 }
 
 impl Task {
     pub fn compile(&self) -> Result<Compiled<'_>, WrongTemplate> {
-        let environment = environment();
-        let source = |field, text| Source::new(&environment, text).map_err(|why| WrongTemplate { field, why });
+        let source = |field, text| Source::new(text).map_err(|problem| WrongTemplate { field, why: problem.to_string() });
         let task_description = source("task_description", self.task_description.as_str())?;
         let (text, target) = (source("doc_to_text", self.doc_to_text.as_str())?, source("doc_to_target", self.doc_to_target.as_str())?);
         let choice = match self.doc_to_choice.as_slice() {
             [one] => match source("doc_to_choice", one.as_str())? {
-                Source::Template(_) => {
+                Source::Template(..) => {
                     let why = "it must be one expression, as in `{{choices.text}}`, the name of a field, or a list".to_string();
                     return Err(WrongTemplate { field: "doc_to_choice", why });
                 }
                 source => Choices::Of(source),
             },
             [] => return Err(WrongTemplate { field: "doc_to_choice", why: "there is no choice".to_string() }),
-            several => Choices::Fixed(several),
+            several => {
+                check_choices(several).map_err(|why| WrongTemplate { field: "doc_to_choice", why: format!("it {why}") })?;
+                Choices::Fixed(several)
+            }
         };
-        Ok(Compiled { task: self, environment, task_description, text, choice, target })
+        Ok(Compiled { task: self, task_description, text, choice, target })
     }
 }
 
@@ -77,7 +86,6 @@ impl Task {
 #[derive(Debug)]
 pub struct Compiled<'a> {
     task: &'a Task,
-    environment: Environment<'static>,
     task_description: Source<'a>,
     text: Source<'a>,
     choice: Choices<'a>,
@@ -91,81 +99,183 @@ enum Choices<'a> {
 }
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Source<'a> {
     /// Plain words: the name of a field, or, if the document has none of that name, themselves.
     Words(&'a str),
-    /// A single `{{ … }}`: what stands in it, and the whole text, which may have white space around it.
-    Expression(&'a str, &'a str),
-    Template(&'a str),
+    /// A single `{{ … }}`: what stands in it, as written and compiled, and the whole text, which may have white space around it.
+    Expression(&'a str, Program, Program),
+    Template(Program),
 }
 
 impl<'a> Source<'a> {
-    fn new(environment: &Environment, text: &'a str) -> Result<Source<'a>, String> {
+    fn new(text: &'a str) -> Result<Source<'a>, Problem> {
         if !["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)) {
             return Ok(Source::Words(text));
         }
-        environment.template_from_str(text).map_err(|error| in_words(&error))?;
+        let template = Program::template(text, STYLE)?;
         let inner = text.trim().strip_prefix("{{").and_then(|inner| inner.strip_suffix("}}"));
-        let inner = inner.map(|inner| inner.trim_matches('-').trim());
-        match inner.filter(|inner| !inner.contains("}}") && environment.compile_expression(inner).is_ok()) {
-            Some(inner) => Ok(Source::Expression(inner, text)),
-            None => Ok(Source::Template(text)),
+        let inner = inner.map(|inner| inner.trim_matches('-').trim()).filter(|inner| !inner.contains("}}"));
+        match inner.and_then(|inner| Some((inner, Program::expression(inner, STYLE).ok()?))) {
+            Some((inner, expression)) => Ok(Source::Expression(inner, expression, template)),
+            None => Ok(Source::Template(template)),
         }
     }
+}
+
+/// A document as it is rendered, with its right choices.
+struct Solved {
+    text: String,
+    choices: Vec<String>,
+    targets: Vec<usize>,
+    face: Face,
+}
+
+/// What a reader of a rendered document sees, normalized: by this, and not by keys that no model sees, two documents are the same question.
+#[derive(Debug)]
+struct Face {
+    text: String,
+    choices: BTreeSet<String>,
+    right: BTreeSet<String>,
+}
+
+impl Face {
+    fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.part(self.text.as_bytes());
+        for list in [&self.choices, &self.right] {
+            hasher.update(&(list.len() as u64).to_le_bytes());
+            list.iter().for_each(|choice| hasher.part(choice.as_bytes()));
+        }
+        hasher.finish()
+    }
+
+    /// The same text with the same choices, in whatever order, or with the same right answer.
+    fn is_same(&self, other: &Face) -> bool {
+        self.text == other.text && (self.choices == other.choices || !self.right.is_disjoint(&other.right))
+    }
+}
+
+/// The documents of `fewshot_split`, rendered as they are needed. Of several that are the same question the first is shown.
+#[derive(Debug)]
+pub struct Shots<'a> {
+    documents: std::slice::Iter<'a, Document>,
+    rendered: Vec<(String, Face)>,
+}
+
+impl<'a> Shots<'a> {
+    pub fn new(documents: &'a [Document]) -> Shots<'a> {
+        Shots { documents: documents.iter(), rendered: Vec::new() }
+    }
+
+    /// The first `num_fewshot` that are not the question itself.
+    fn before(&mut self, question: &Face, compiled: &Compiled) -> Result<Vec<&str>, String> {
+        let wanted = compiled.task.num_fewshot;
+        let mut chosen = Vec::new();
+        let mut place = 0;
+        while chosen.len() < wanted {
+            if place == self.rendered.len() && !self.render_another(compiled)? {
+                let help = "`fewshot_split` has no more that differ from it and from each other";
+                return Err(format!("can be shown {} of {wanted} examples: {help}", chosen.len()));
+            }
+            if self.rendered.get(place).is_some_and(|(_, face)| !face.is_same(question)) {
+                chosen.push(place);
+            }
+            place += 1;
+        }
+        Ok(chosen.into_iter().filter_map(|place| self.rendered.get(place)).map(|(text, _)| text.as_str()).collect())
+    }
+
+    /// Renders the next document that is not the same question as an earlier one; false if there is none.
+    fn render_another(&mut self, compiled: &Compiled) -> Result<bool, String> {
+        for document in self.documents.by_ref() {
+            let solved = compiled.solved(document).map_err(|why| format!("is shown an example that {why}"))?;
+            if self.rendered.iter().any(|(_, face)| face.is_same(&solved.face)) {
+                continue;
+            }
+            let right = solved.targets.first().and_then(|target| solved.choices.get(*target));
+            let right = right.ok_or("is shown an example that has no right choice")?;
+            self.rendered.push((format!("{}{}{right}", solved.text, compiled.task.target_delimiter), solved.face));
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// Choices that look the same have no right one among them.
+fn check_choices(choices: &[String]) -> Result<(), String> {
+    if choices.len() < 2 {
+        return Err(format!("has {} choices: there is nothing to choose", choices.len()));
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for (place, choice) in choices.iter().enumerate() {
+        let shown = as_shown(choice);
+        if shown.is_empty() {
+            return Err("has an empty choice".to_string());
+        }
+        if let Some(before) = seen.insert(shown, place) {
+            return Err(format!("has two equal choices, {before} and {place} (counted from 0): {choice:?}"));
+        }
+    }
+    Ok(())
 }
 
 impl Compiled<'_> {
     /// What is asked about a document, after `num_fewshot` of the examples, itself not among them. An error goes on after "document 3 of set
     /// `easy`".
-    pub fn question(&self, document: &Document, examples: &[Document]) -> Result<Question, String> {
-        let mut context = match self.task_description {
-            Source::Words(text) if !document.contains_key(text) => text.to_string(),
-            source => self.text_of("task_description", source, document)?,
+    pub fn question(&self, document: &Document, shots: &mut Shots) -> Result<Question, String> {
+        let mut context = match &self.task_description {
+            Source::Words(text) if document.get(text).is_none() => text.to_string(),
+            source => text_of("task_description", source, document)?,
         };
-        let shown: Vec<&Document> = examples.iter().filter(|example| *example != document).take(self.task.num_fewshot).collect();
-        if shown.len() < self.task.num_fewshot {
-            return Err(format!("can be shown {} of {} examples: `fewshot_split` has no more", shown.len(), self.task.num_fewshot));
+        let solved = self.solved(document)?;
+        for told in shots.before(&solved.face, self)? {
+            context.extend([told, &self.task.fewshot_delimiter]);
         }
-        for example in shown {
-            let told = self.example(example).map_err(|why| format!("is shown an example that {why}"))?;
-            context.extend([told.as_str(), &self.task.fewshot_delimiter]);
-        }
-        context += &self.text_of("doc_to_text", self.text, document)?;
-        let choices = self.choices(document)?;
-        let continuations = choices.iter().map(|choice| format!("{}{choice}", self.task.target_delimiter)).collect();
-        let targets = self.targets(document, &choices)?;
-        Ok(Question { context, choices, continuations, targets })
+        context += &solved.text;
+        let continuations = solved.choices.iter().map(|choice| format!("{}{choice}", self.task.target_delimiter)).collect();
+        Ok(Question { context, choices: solved.choices, continuations, targets: solved.targets, identity: solved.face.digest() })
     }
 
-    fn example(&self, document: &Document) -> Result<String, String> {
+    /// A document's text, alone and with each of its right choices.
+    pub fn rendered(&self, document: &Document) -> Result<Vec<String>, String> {
+        let Solved { text, choices, targets, .. } = self.solved(document)?;
+        let right = targets.iter().filter_map(|target| choices.get(*target));
+        let answered = right.map(|choice| format!("{text}{}{choice}", self.task.target_delimiter)).collect::<Vec<_>>();
+        Ok(std::iter::once(text.clone()).chain(answered).collect())
+    }
+
+    /// A document as it is rendered.
+    fn solved(&self, document: &Document) -> Result<Solved, String> {
+        let text = text_of("doc_to_text", &self.text, document)?;
         let choices = self.choices(document)?;
         let targets = self.targets(document, &choices)?;
-        let right = targets.first().and_then(|target| choices.get(*target)).ok_or("has no right choice")?;
-        Ok(format!("{}{}{right}", self.text_of("doc_to_text", self.text, document)?, self.task.target_delimiter))
+        let right = targets.iter().filter_map(|target| choices.get(*target));
+        let face = Face {
+            text: normalized(&text),
+            right: right.map(|choice| normalized(choice)).collect(),
+            choices: choices.iter().map(|choice| normalized(choice)).collect(),
+        };
+        Ok(Solved { text, choices, targets, face })
     }
 
     fn choices(&self, document: &Document) -> Result<Vec<String>, String> {
         let choices = match &self.choice {
             Choices::Fixed(choices) => choices.to_vec(),
             Choices::Of(source) => {
-                let value = self.value_of("doc_to_choice", *source, document)?;
+                let value = value_of("doc_to_choice", source, document)?;
                 let list = value.as_array().ok_or_else(|| format!("has no list of choices: `doc_to_choice` gives {}", noun(&value)))?;
                 let text = |choice: &Value| choice.as_str().map(str::to_string).ok_or_else(|| noun(choice));
                 list.iter().map(text).collect::<Result<_, _>>().map_err(|noun| format!("has a choice that is {noun}, not a text"))?
             }
         };
-        match choices.len() {
-            0 | 1 => Err(format!("has {} choices: there is nothing to choose", choices.len())),
-            _ if choices.iter().any(String::is_empty) => Err("has an empty choice".to_string()),
-            _ => Ok(choices),
-        }
+        check_choices(&choices).map(|()| choices)
     }
 
     /// A number is a place, counted from 0, and so are digits that a template gives; any other text is a choice. A list has several right ones.
     fn targets(&self, document: &Document, choices: &[String]) -> Result<Vec<usize>, String> {
-        let value = self.value_of("doc_to_target", self.target, document)?;
-        let is_field = matches!(self.target, Source::Words(name) if document.contains_key(name));
+        let value = value_of("doc_to_target", &self.target, document)?;
+        let is_field = matches!(self.target, Source::Words(name) if document.get(name).is_some());
         let place = |value: &Value| {
             let place = match value {
                 Value::Number(number) => number.as_u64().and_then(|place| usize::try_from(place).ok()),
@@ -182,53 +292,71 @@ impl Compiled<'_> {
             target => place(target).map(|place| vec![place]),
         }
     }
+}
 
-    fn text_of(&self, field: &str, source: Source, document: &Document) -> Result<String, String> {
-        match source {
-            Source::Expression(_, text) | Source::Template(text) => self.render(text, document).map_err(|error| of_field(field, &error)),
-            Source::Words(name) => match document.get(name) {
-                Some(Value::String(text)) => Ok(text.clone()),
-                Some(other) => Err(format!("has {} in `{name}`, where `{field}` wants a text", noun(other))),
-                None => Err(missing(field, name, document)),
-            },
-        }
+fn text_of(field: &str, source: &Source, document: &Document) -> Result<String, String> {
+    match source {
+        Source::Expression(_, _, template) | Source::Template(template) => render(field, template, document),
+        Source::Words(name) => match document.get(name).map(|value| value.sorted()) {
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(format!("has {} in `{name}`, where `{field}` wants a text", noun(&other))),
+            None => Err(missing(field, name, document)),
+        },
     }
+}
 
-    fn value_of(&self, field: &str, source: Source, document: &Document) -> Result<Value, String> {
-        match source {
-            Source::Words(name) => match document.get(name) {
-                Some(value) => Ok(value.clone()),
-                // A constant place.
-                None if field == "doc_to_target" && is_digits(name) => Ok(name.into()),
-                None => Err(missing(field, name, document)),
-            },
-            Source::Expression(text, _) => {
-                let value = self.environment.compile_expression(text).and_then(|expression| expression.eval(document));
-                let value = value.map_err(|error| of_field(field, &error))?;
-                if value.is_undefined() {
-                    return Err(format!("has nothing where `{field}` looks: `{text}`"));
-                }
-                serde_json::to_value(&value).map_err(|error| format!("has no use for `{field}`: {error}"))
+fn value_of(field: &str, source: &Source, document: &Document) -> Result<Value, String> {
+    match source {
+        Source::Words(name) => match document.get(name) {
+            Some(value) => Ok(value.sorted()),
+            // A constant place.
+            None if field == "doc_to_target" && is_digits(name) => Ok((*name).into()),
+            None => Err(missing(field, name, document)),
+        },
+        Source::Expression(text, expression, _) => {
+            let value = expression.evaluate(&names(field, document)?).map_err(|problem| of_field(field, &problem))?;
+            if value.is_undefined() {
+                return Err(format!("has nothing where `{field}` looks: `{text}`"));
             }
-            Source::Template(text) => self.render(text, document).map(Value::String).map_err(|error| of_field(field, &error)),
+            json(&value).ok_or_else(|| format!("has no use for `{field}`, which gives a {}", py(&value).noun()))
         }
-    }
-
-    fn render(&self, template: &str, document: &Document) -> Result<String, Error> {
-        self.environment.render_str(template, document)
+        Source::Template(template) => render(field, template, document).map(Value::String),
     }
 }
 
-fn of_field(field: &str, error: &Error) -> String {
-    format!("cannot fill in `{field}`: {}", in_words(error))
+fn render(field: &str, template: &Program, document: &Document) -> Result<String, String> {
+    template.render(&names(field, document)?).map_err(|problem| of_field(field, &problem))
 }
 
-fn in_words(error: &Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+/// The document's fields, as a template sees them.
+fn names<'d>(field: &str, document: &'d Document) -> Result<BTreeMap<&'d str, Any>, String> {
+    let fields = document.0.iter().map(|(name, data)| Ok((name.as_str(), data.value()?)));
+    making(|| fields.collect::<Result<_, minijinja::Error>>()).map_err(|error| of_field(field, &Problem::of_value(&error)))
+}
+
+/// What the harness would read from the text of a value.
+fn json(value: &Any) -> Option<Value> {
+    Some(match py(value) {
+        Py::None => Value::Null,
+        Py::Bool(bool) => Value::Bool(bool),
+        Py::Int(int) => Value::from(i64::try_from(int).ok()?),
+        Py::Float(float) => Value::from(float),
+        Py::Str(text) => Value::from(text),
+        Py::Items(items) => Value::Array(items.items.iter().map(json).collect::<Option<_>>()?),
+        Py::Dict(dict) => {
+            let entries = dict.entries().iter().map(|(key, value)| Some((key.as_str()?.to_string(), json(value)?)));
+            Value::Object(entries.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
+fn of_field(field: &str, problem: &Problem) -> String {
+    format!("cannot fill in `{field}`: {}", problem.why)
 }
 
 fn missing(field: &str, name: &str, document: &Document) -> String {
-    let known: Vec<&str> = document.keys().take(20).map(String::as_str).collect();
+    let known: Vec<&str> = document.0.iter().take(20).map(|(name, _)| name.as_str()).collect();
     let known = if known.is_empty() { "none".to_string() } else { crate::base::suggest::listed(&known) };
     format!("has no field `{name}`, which `{field}` names; it has {known}")
 }
@@ -245,41 +373,6 @@ fn noun(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a table",
-    }
-}
-
-/// As the harness sets Jinja up: strict, and a line end at the end stays.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_keep_trailing_newline(true);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_recursion_limit(64);
-    environment.set_unknown_method_callback(method);
-    environment.set_formatter(|out, state, value| match value.kind() {
-        // As Python writes them.
-        ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from),
-        ValueKind::None => out.write_str("None").map_err(Error::from),
-        _ => minijinja::escape_formatter(out, state, value),
-    });
-    environment
-}
-
-/// The methods of Python's lists and strings that task files use.
-fn method(state: &State, value: &Any, name: &str, args: &[Any]) -> Result<Any, Error> {
-    match (name, value.as_str()) {
-        ("index", None) => {
-            let (wanted,) = from_args::<(Any,)>(args)?;
-            let place = value.try_iter()?.position(|item| item == wanted);
-            place.map(Any::from).ok_or_else(|| Error::new(ErrorKind::InvalidOperation, format!("{wanted} is not in the list")))
-        }
-        ("replace", Some(text)) => from_args::<(&str, &str)>(args).map(|(from, to)| Any::from(text.replace(from, to))),
-        ("capitalize", Some(text)) => {
-            let mut letters = text.chars();
-            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-            Ok(Any::from(first + &letters.as_str().to_lowercase()))
-        }
-        _ => string_method(state, value, name, args),
     }
 }
 

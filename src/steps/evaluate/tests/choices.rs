@@ -156,3 +156,14 @@ fn mistakes_are_said_at_their_place() {
     assert_eq!(said(&long, "b"), "document 0 of set `seen` has 81 tokens to read with one of its choices; the model takes 64");
     assert!(said(&[], "c").contains("set `seen` is empty"));
 }
+
+#[test]
+fn rendered_questions_are_compared_with_what_a_model_learned_from() {
+    let bench = Bench::new(&documents());
+    let asked = json!({"task": task(json!({"doc_to_text": "Q: {{question}}\nA:"}))});
+    let lessons = "{\"prompt\":\"q: which colour has box 1?  a:\"}\n{\"text\":\"Q: Which colour has box 4?\\nA: red\"}\n\
+        {\"prompt\":\"Q: Which colour has box 5?\\nA:\",\"completion\":\"blue\"}\n{\"text\":\"Q: Which colour has box 6?\\nA: blue\"}\n";
+    let found = overlaps(&bench, "o", asked, lessons);
+    // Of box 6 the right answer is the other one.
+    assert_eq!(found["sets"]["seen"], json!({"records": 9, "in_training": 3, "first": [1, 4, 5]}));
+}

@@ -53,7 +53,38 @@ fn what_cannot_be_held_against_is_named() {
     assert_eq!(said.exit, Exit::Failed);
     std::fs::write(bench.path("data.jsonl"), "{\"prompt\": \"p\", \"completion\": \"not JSON\"}\n".repeat(5)).unwrap();
     let said = bench.run("measure", params(&["json_exact_match"]), &inputs[..2], "r2").unwrap_err();
-    assert_eq!(said.message, "item 0 of set `seen` has a completion that is not JSON");
+    assert_eq!(
+        said.message,
+        "item 0 of set `seen` has a completion that cannot be compared as JSON: not JSON: expected ident at line 1 column 2"
+    );
+}
+
+/// What one metric takes for JSON, all do.
+#[test]
+fn what_readers_differ_about_is_json_for_no_metric() {
+    let answered = [
+        "{\"id\": 1, \"id\": 1}",
+        "{\"id\": 1, \"x\": {\"y\": 1, \"y\": 2}}",
+        "{\"id\": 18446744073709551617}",
+        "{\"id\": 1e400}",
+        "{\"id\": 1e0}",
+    ];
+    let bench = Bench::new(&answered.map(|_| json!({"prompt": "p", "completion": "{\"id\": 1.0}"})));
+    std::fs::create_dir(bench.path("a")).unwrap();
+    sets::write_lines(&bench.path("a/seen.jsonl"), &answered.map(|output| Answer { output: output.to_string(), tokens: 1 })).unwrap();
+    std::fs::write(bench.path("schema.json"), "{}").unwrap();
+    let metrics = json!({"metrics": ["json_valid", "json_schema_valid", "json_exact_match"], "resamples": 200, "seed": 1});
+    let out = bench.run("measure", metrics, &[("model", "model1"), ("answers", "a"), ("json_schema", "schema.json")], "r").unwrap();
+    let items: Vec<Item> = sets::read_lines(&out.join("items/seen.jsonl")).unwrap();
+    for (place, item) in items.iter().enumerate() {
+        let is_json = Some(place == 4);
+        assert_eq!((item.json_valid, item.json_schema_valid, item.json_exact_match), (is_json, is_json, is_json), "{place}");
+    }
+    // A completion is held to the same.
+    std::fs::write(bench.path("data.jsonl"), "{\"prompt\": \"p\", \"completion\": \"{\\\"a\\\": 1, \\\"a\\\": 1}\"}\n".repeat(5)).unwrap();
+    let only = json!({"metrics": ["json_exact_match"], "resamples": 200, "seed": 1});
+    let said = bench.run("measure", only, &[("model", "model1"), ("answers", "a")], "r2").unwrap_err();
+    assert!(said.message.contains("cannot be compared as JSON: duplicate key `a`"), "{said}");
 }
 
 #[test]

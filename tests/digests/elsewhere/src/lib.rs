@@ -2,7 +2,7 @@
 
 #[path = "../../../../src/base/mod.rs"]
 pub mod base;
-#[path = "../../../../src/kernels/mod.rs"]
-pub mod kernels;
 #[path = "../../../../src/model/mod.rs"]
 pub mod model;
+
+pub use slmops_kernels as kernels;

@@ -22,7 +22,7 @@ fn document(value: Value) -> Document {
 }
 
 fn ask(task: &Task, value: Value) -> Result<Question, String> {
-    task.compile().unwrap().question(&document(value), &[])
+    task.compile().unwrap().question(&document(value), &mut Shots::new(&[]))
 }
 
 #[test]
@@ -80,10 +80,63 @@ fn examples_stand_before_the_question_and_never_show_it() {
     shown.task_description = "Answer.\n\n".to_string();
     let documents: Vec<Document> = (0..3).map(|i| document(json!({"q": format!("q{i}"), "a": i % 2}))).collect();
     let compiled = shown.compile().unwrap();
-    assert_eq!(compiled.question(&documents[2], &documents).unwrap().context, "Answer.\n\nq0? no\n\nq1? yes\n\nq2?");
-    assert_eq!(compiled.question(&documents[0], &documents).unwrap().context, "Answer.\n\nq1? yes\n\nq2? no\n\nq0?");
-    let few = compiled.question(&documents[0], &documents[..2]).unwrap_err();
-    assert_eq!(few, "can be shown 1 of 2 examples: `fewshot_split` has no more");
+    let mut shots = Shots::new(&documents);
+    assert_eq!(compiled.question(&documents[2], &mut shots).unwrap().context, "Answer.\n\nq0? no\n\nq1? yes\n\nq2?");
+    assert_eq!(compiled.question(&documents[0], &mut shots).unwrap().context, "Answer.\n\nq1? yes\n\nq2? no\n\nq0?");
+    let few = compiled.question(&documents[0], &mut Shots::new(&documents[..2])).unwrap_err();
+    assert_eq!(few, "can be shown 1 of 2 examples: `fewshot_split` has no more that differ from it and from each other");
+}
+
+/// Whatever a record holds besides: what is rendered decides.
+#[test]
+fn a_question_in_another_guise_is_never_an_example() {
+    let mut shown = task("{{q}}", &["choices"], "a");
+    shown.num_fewshot = 1;
+    let compiled = shown.compile().unwrap();
+    let other = json!({"q": "Other?", "choices": ["yes", "no"], "a": 1});
+    let asked = json!({"q": "Où est le café ?", "choices": ["ici", "là"], "a": 1});
+    let context = |first: Value, asked: &Value| {
+        let examples = [document(first), document(other.clone())];
+        compiled.question(&document(asked.clone()), &mut Shots::new(&examples)).unwrap().context
+    };
+    for same in [
+        json!({"id": 7, "q": "Où est le café ?", "choices": ["ici", "là"], "a": 1}),
+        json!({"q": "Ou\u{300} est  le cafe\u{301}?\n", "choices": ["ici", "la\u{300}"], "a": 1}),
+        json!({"q": "OÙ\u{200b} EST LE CAFÉ ?", "choices": ["ICI", "LÀ"], "a": 1}),
+        json!({"q": "Ｏù est le café ？", "choices": ["ici", "là"], "a": 1}),
+        // Its choices in another order, and a label that is wrong.
+        json!({"q": "Où est le café ?", "choices": ["là", "ici"], "a": 0}),
+        json!({"q": "Où est le café ?", "choices": ["ici", "là"], "a": 0}),
+        // Other wrong choices, but the right one is the answer.
+        json!({"q": "Où est le café ?", "choices": ["là", "nulle part", "partout"], "a": 0}),
+    ] {
+        assert_eq!(context(same.clone(), &asked), "Other? no\n\nOù est le café ?", "{same}");
+    }
+    for differs in [
+        json!({"q": "Où est le thé ?", "choices": ["ici", "là"], "a": 1}),
+        json!({"q": "Où est le café ?", "choices": ["dedans", "dehors"], "a": 1}),
+    ] {
+        assert!(!context(differs.clone(), &asked).starts_with("Other?"), "{differs}");
+    }
+}
+
+#[test]
+fn an_example_is_shown_once() {
+    let mut shown = task("{{q}}", &["choices"], "a");
+    shown.num_fewshot = 2;
+    let compiled = shown.compile().unwrap();
+    let one = |q: &str, id: u32| document(json!({"q": q, "choices": ["x", "y"], "a": 0, "id": id}));
+    let examples = [one("first", 1), one("First!", 2), one("first", 3), one("second", 4), one("third", 5)];
+    let asked = |q: &str| compiled.question(&one(q, 9), &mut Shots::new(&examples)).map(|question| question.context);
+    assert_eq!(asked("fourth").unwrap(), "first x\n\nsecond x\n\nfourth");
+    assert_eq!(asked("FIRST").unwrap(), "second x\n\nthird x\n\nFIRST");
+    let few = compiled.question(&one("second", 9), &mut Shots::new(&examples[..4])).unwrap_err();
+    assert!(few.starts_with("can be shown 1 of 2 examples"), "{few}");
+    // An example that does not fit is told only where it would be shown.
+    let broken = [one("first", 1), one("second", 2), document(json!({"q": "third"}))];
+    assert!(compiled.question(&one("fourth", 9), &mut Shots::new(&broken)).is_ok());
+    let said = compiled.question(&one("first", 9), &mut Shots::new(&broken)).unwrap_err();
+    assert!(said.starts_with("is shown an example that has no field `choices`"), "{said}");
 }
 
 #[test]
@@ -96,6 +149,11 @@ fn a_document_that_does_not_fit_says_why() {
         (json!({"question": "q", "choices": ["a"]}), "has 1 choices: there is nothing to choose"),
         (json!({"question": "q", "choices": ["a", 2]}), "has a choice that is a number, not a text"),
         (json!({"question": "q", "choices": ["a", ""]}), "has an empty choice"),
+        (json!({"question": "q", "choices": ["a", " \u{200b}"]}), "has an empty choice"),
+        (json!({"question": "q", "choices": ["a", "b", "a"], "answer": 1}), "has two equal choices, 0 and 2 (counted from 0): \"a\""),
+        (json!({"question": "q", "choices": ["é", " e\u{301}"], "answer": 1}), "has two equal choices"),
+        (json!({"question": "q", "choices": ["a b", "a\u{a0}b"], "answer": 1}), "has two equal choices"),
+        (json!({"question": "q", "choices": ["ab", "a\u{200d}b"], "answer": 1}), "has two equal choices"),
         (json!({"question": "q", "choices": ["a", "b"], "answer": 2}), "has 2 choices, and `doc_to_target` gives 2"),
         (json!({"question": "q", "choices": ["a", "b"], "answer": -1}), "has 2 choices, and `doc_to_target` gives -1"),
         (json!({"question": "q", "choices": ["a", "b"], "answer": "c"}), "has 2 choices, and `doc_to_target` gives \"c\""),
@@ -118,5 +176,11 @@ fn a_wrong_template_is_told_by_its_field() {
     assert_eq!(field(task("{{question", &["a", "b"], "0")), "doc_to_text");
     assert_eq!(field(task("q", &["{% if %}"], "0")), "doc_to_choice");
     assert_eq!(field(task("q", &["{{a}} {{b}}"], "0")), "doc_to_choice");
+    assert_eq!(
+        task("q", &["no", "yes", "no"], "0").compile().unwrap_err().why,
+        "it has two equal choices, 0 and 2 (counted from 0): \"no\""
+    );
+    assert_eq!(task("q", &["no", ""], "0").compile().unwrap_err().why, "it has an empty choice");
+    assert!(task("q", &["No", "no"], "0").compile().is_ok());
     assert_eq!(field(task("q", &["a", "b"], "{{ | }}")), "doc_to_target");
 }

@@ -1,0 +1,82 @@
+//! The fields of `tokenizer.json` and `tokenizer_config.json`.
+
+use super::{Key, harmless, refused, used};
+
+const NAMED: &str = "the token's text, or an object as transformers writes it";
+const NONE_CUT: &str = "nothing is cut or padded by the tokenizer";
+const SLOW: &str = "of tokenizers without `tokenizer.json`";
+const RETURNED: &str = "what a call in Python returns";
+
+/// Inside of these, the `tokenizers` crate reads every field, as transformers does with the same crate.
+pub const KEYS: &[Key] = &[
+    harmless("version", ""),
+    harmless("truncation", NONE_CUT),
+    harmless("padding", NONE_CUT),
+    used("added_tokens", ""),
+    used("normalizer", ""),
+    used("pre_tokenizer", ""),
+    used("post_processor", "asked only whether it begins texts with a token: none is put before a text here"),
+    used("decoder", ""),
+    used("model", "a `dropout` other than 0 is refused"),
+];
+
+pub const CONFIG_KEYS: &[Key] = &[
+    used("bos_token", NAMED),
+    used("eos_token", NAMED),
+    used("pad_token", NAMED),
+    used("unk_token", NAMED),
+    used("sep_token", NAMED),
+    used("cls_token", NAMED),
+    used("mask_token", NAMED),
+    used("additional_special_tokens", "a list of such tokens"),
+    used("extra_special_tokens", "a list, or a table by name"),
+    used("added_tokens_decoder", "number → token"),
+    used("chat_template", "one, or a list of named ones"),
+    refused("split_special_tokens", "special tokens in a text become themselves here"),
+    used("add_prefix_space", "where transformers takes it from here, it must agree with `tokenizer.json`"),
+    used("tokenizer_class", "tells whether `add_prefix_space` counts; otherwise `tokenizer.json` is the tokenizer"),
+    harmless("add_bos_token", "transformers 5 takes the post-processor of `tokenizer.json` in its stead; none is put before a text here"),
+    harmless("add_eos_token", "transformers 5 takes the post-processor of `tokenizer.json` in its stead; none is put behind a text here"),
+    harmless("legacy", SLOW),
+    harmless("from_slow", SLOW),
+    harmless("use_fast", SLOW),
+    harmless("sp_model_kwargs", SLOW),
+    harmless("remove_space", SLOW),
+    harmless("keep_accents", SLOW),
+    harmless("do_lower_case", SLOW),
+    harmless("strip_accents", SLOW),
+    harmless("tokenize_chinese_chars", SLOW),
+    harmless("trim_offsets", SLOW),
+    harmless("errors", SLOW),
+    harmless("vocab_file", SLOW),
+    harmless("merges_file", SLOW),
+    harmless("tokenizer_file", SLOW),
+    harmless("special_tokens_map_file", SLOW),
+    harmless("use_default_system_prompt", "the template says it"),
+    harmless("clean_up_tokenization_spaces", "transformers 5 does not apply it to BPE, either"),
+    harmless("spaces_between_special_tokens", SLOW),
+    harmless("fix_mistral_regex", "`tokenizer.json` is taken as it stands"),
+    harmless("model_max_length", "that of `config.json` counts"),
+    harmless("max_length", NONE_CUT),
+    harmless("stride", NONE_CUT),
+    harmless("truncation", NONE_CUT),
+    harmless("truncation_side", NONE_CUT),
+    harmless("truncation_strategy", NONE_CUT),
+    harmless("padding", NONE_CUT),
+    harmless("padding_side", NONE_CUT),
+    harmless("pad_to_multiple_of", NONE_CUT),
+    harmless("pad_token_type_id", RETURNED),
+    harmless("pad_token_type", RETURNED),
+    harmless("return_token_type_ids", RETURNED),
+    harmless("model_input_names", RETURNED),
+    harmless("model_specific_special_tokens", "the tokens are listed by name, too"),
+    harmless("verbose", ""),
+    harmless("name_or_path", ""),
+    harmless("is_local", ""),
+    harmless("local_files_only", ""),
+    harmless("backend", ""),
+    harmless("auto_map", "code that comes with a model is not run"),
+    harmless("processor_class", "of images and sound"),
+    harmless("response_schema", "answers are taken as text"),
+    harmless("response_template", "answers are taken as text"),
+];
